@@ -1,0 +1,49 @@
+"""Questions to the DNS and their answers, as values. A time-out is an answer too."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Outcome(StrEnum):
+    """How a question ended. The first three are definitive; of the rest nothing may be concluded."""
+
+    ANSWER = "answer"  # NOERROR with records of the type asked for
+    NODATA = "nodata"  # NOERROR, none of that type
+    NXDOMAIN = "nxdomain"
+    SERVFAIL = "servfail"
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"  # connection refused, network down
+    MALFORMED = "malformed"  # the server's answer, or the question's name, cannot be read
+
+    @property
+    def definitive(self) -> bool:
+        return self in (Outcome.ANSWER, Outcome.NODATA, Outcome.NXDOMAIN)
+
+
+class Question(msgspec.Struct, frozen=True):
+    """``name`` without trailing dot, lower case; ``type`` is a record type's name, such as ``TXT``."""
+
+    name: str
+    type: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """``records`` in presentation order: TXT as joined text (latin-1), addresses as text, MX as ``"10 mx.example."``
+    split into (preference, exchange) by ``mx``. ``cnames`` is the chain followed, first target first.
+    ``ttl`` in seconds is the lowest of the answer, 0 when there is none."""
+
+    question: Question
+    outcome: Outcome
+    records: tuple[str, ...] = ()
+    cnames: tuple[str, ...] = ()
+    ttl: int = 0
+    server: str = ""
+
+    def mx(self) -> list[tuple[int, str]]:
+        """The answer's MX records as (preference, exchange); exchange without trailing dot, ``""`` for a null MX."""
+        pairs = (record.split(" ", 1) for record in self.records)
+        return sorted((int(preference), exchange.rstrip(".").lower()) for preference, exchange in pairs)

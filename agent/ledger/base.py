@@ -1,0 +1,165 @@
+"""What a store promises, and the values that cross its border.
+
+A ledger counts every event exactly once. The rules that make it so are in ``identity`` (what makes two reports the
+same event) and ``outcomes`` (which report of one outcome wins); a store only remembers and counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from agent.events import BounceClass, Event, Kind
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+# Accepted times: older than this, or further ahead, and an event is refused.
+MAX_AGE = 35 * DAY
+MAX_AHEAD = 10 * MINUTE
+# Identities outlive the accepted age, so that whatever is accepted can still be recognised.
+IDENTITY_AGE = 40 * DAY
+QUARANTINE_AGE = 7 * DAY
+# How long each roll-up is kept, by its bucket width in seconds.
+ROLLUP_AGE = {MINUTE: 2 * DAY, HOUR: 35 * DAY, DAY: 400 * DAY}
+
+
+class StoreUnavailable(Exception):
+    """The store cannot commit now. Nothing of the batch was counted; the sender should keep it and try later."""
+
+
+class Cell(NamedTuple):
+    """The place an event counts in: what every roll-up is split by."""
+
+    domain: str
+    provider: str
+    stream: str
+    mailbox_provider: str
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """The events of one request, with where they came from. ``cells`` runs parallel to ``events``.
+
+    ``scope`` is what identities are unique within: the provider id, or ``generic:<source>`` for the generic format.
+    """
+
+    source: str
+    provider: str
+    scope: str
+    received_at: float
+    events: Sequence[Event]
+    cells: Sequence[Cell]
+
+
+class Counted(NamedTuple):
+    """How often one kind of event was counted for the first time, as ``events_total`` shows it."""
+
+    cell: Cell
+    kind: Kind
+    bounce_class: BounceClass | None
+
+
+class Applied(msgspec.Struct):
+    """What became of one batch. The four parts add up to its events.
+
+    ``duplicates`` by reason: ``same_event`` (a repeat of a repeatable event), ``same_outcome`` (the recipient's
+    outcome was already reported). ``refused`` by reason: ``too_old``, ``in_future``.
+    ``unmatched_async_bounces``: counted bounces that may belong to a delivery nobody can name.
+    """
+
+    counted: dict[Counted, int] = msgspec.field(default_factory=dict)
+    duplicates: dict[str, int] = msgspec.field(default_factory=dict)
+    refused: dict[str, int] = msgspec.field(default_factory=dict)
+    unmatched_async_bounces: int = 0
+
+
+# The measures of a roll-up, in the order they are stored. ``delivered`` is net: a delivery that later bounced is taken
+# out of its own bucket again. ``deferred_pairs`` counts (message, recipient) pairs once per UTC hour.
+MEASURES = (
+    "accepted", "delivered", "hard", "soft", "block", "undetermined", "dropped", "complained", "unsubscribed",
+    "deferred", "deferred_pairs", "opened", "clicked", "other",
+)  # fmt: skip
+
+
+class Row(NamedTuple):
+    """One count out of a roll-up. ``bucket`` is the Unix time at which the bucket begins."""
+
+    bucket: int
+    cell: Cell
+    measure: str
+    count: int
+
+
+class SourceState(msgspec.Struct, frozen=True):
+    """The last signs of life of a source, Unix seconds. ``last_event_at`` is the newest event's own time."""
+
+    source: str
+    last_received_at: float
+    last_event_at: float
+
+
+class RecentBounce(msgspec.Struct, frozen=True):
+    """One of the newest bounces, for people. Masked: no recipient, no address in the reason."""
+
+    at: float
+    source: str
+    cell: Cell
+    bounce_class: BounceClass
+    smtp_code: int | None
+    enhanced_code: str
+    reason: str
+
+
+class Quarantined(msgspec.Struct, frozen=True):
+    """An authentic request that could not be (wholly) read, as it lies in the ledger."""
+
+    id: int
+    at: float
+    source: str
+    reason: str
+    size: int
+
+
+class Ledger(Protocol):
+    """A durable store. Every method may raise ``StoreUnavailable``; none raises a driver's own error.
+
+    ``apply`` and ``quarantine`` return after the commit is durable. ``now`` is Unix seconds.
+    """
+
+    async def apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
+        """Count the batches in one transaction; one result per batch, in order."""
+
+    async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> None:
+        """Seal a body away (AES-GCM). The oldest give way when the size cap is reached."""
+
+    async def quarantined(self) -> list[Quarantined]:
+        """What lies in quarantine, oldest first."""
+
+    async def unseal(self, quarantine_id: int) -> tuple[dict[str, str], bytes]:
+        """Headers and body of one quarantined request. Raises ``KeyError`` if it is not there any more."""
+
+    async def rows(self, width: int, since: float, until: float) -> list[Row]:
+        """The roll-up of bucket width ``MINUTE``, ``HOUR`` or ``DAY``: all rows with since <= bucket < until.
+        Zero counts are left out."""
+
+    async def sources(self) -> dict[str, SourceState]:
+        """The last signs of life by source name."""
+
+    async def recent_bounces(self, limit: int) -> list[RecentBounce]:
+        """The newest counted bounces, newest first."""
+
+    async def load(self, kind: str) -> dict[str, bytes]:
+        """All small documents of one kind (open incidents, last good DNS answers) by key."""
+
+    async def save(self, kind: str, documents: Mapping[str, bytes | None]) -> None:
+        """Write documents, delete those given as ``None``, in one transaction."""
+
+    async def prune(self, now: float) -> None:
+        """Drop what is past its age, in steps small enough not to hold up ``apply``."""
+
+    async def writable(self) -> bool:
+        """Whether a write would succeed now. Never raises."""
+
+    async def close(self) -> None:
+        """Finish what was given, then close. Safe to call twice."""

@@ -1,0 +1,138 @@
+"""What a provider is: how it proves that a request is the ESP's, and what the request says.
+
+A provider is a module that satisfies ``Provider``. It is pure: bytes and strings in, events out, time is an argument.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from agent.events import Event
+
+# A source's secrets by the vendor's own word for them (``verification_key``, ``username``, ...). Each may be a list,
+# so that a rotation can keep the old and the new one alive; ``headers`` maps a header name to its secret(s).
+Secret = str | Sequence[str]
+Credentials = Mapping[str, Secret | Mapping[str, Secret]]
+
+
+class AuthenticationError(Exception):
+    """The request is not provably the ESP's. ``args[0]`` is a short reason without any secret: safe to log."""
+
+
+class ParseError(Exception):
+    """The body as a whole cannot be read (not JSON, wrong top-level type). ``args[0]`` never quotes the body."""
+
+
+class WebhookRequest(msgspec.Struct, frozen=True):
+    """One HTTP request as it arrived. ``query`` is the raw string, ``headers`` have lower-case names,
+    ``body`` is the exact bytes, ``received_at`` is Unix seconds or an aware datetime."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+    received_at: float | datetime
+
+    @property
+    def received(self) -> float:
+        """``received_at`` as Unix seconds."""
+        at = self.received_at
+        return at.timestamp() if isinstance(at, datetime) else float(at)
+
+    def header(self, name: str) -> str:
+        """A header's value by its lower-case name, ``""`` when absent. Finds names a caller did not lower-case."""
+        value = self.headers.get(name)
+        if value is None:
+            value = next((v for k, v in self.headers.items() if k.lower() == name), "")
+        return value
+
+
+class Parsed(list[Event]):
+    """The events of one request, and how many of its items could not be read. A plain list to those who only count
+    events; ``malformed`` > 0 tells that the body is worth keeping for a replay."""
+
+    __slots__ = ("malformed",)
+
+    def __init__(self, events: Iterable[Event] = (), malformed: int = 0) -> None:
+        super().__init__(events)
+        self.malformed = malformed
+
+
+class Provider(Protocol):
+    """What ``PROVIDERS`` maps a provider id to (modules satisfy it)."""
+
+    @property
+    def CREDENTIALS(self) -> tuple[tuple[str, ...], ...]:  # noqa: N802 - a module constant
+        """The ways a source can authenticate, each as the names of credentials that together make one way.
+        A source must fill at least one way completely."""
+
+    @property
+    def REPLAY_WINDOW(self) -> float:  # noqa: N802 - a module constant
+        """Seconds by which a signed timestamp may differ from the arrival, 0 when the vendor signs no time."""
+
+    def authenticate(self, request: WebhookRequest, credentials: Credentials) -> None:
+        """Raise ``AuthenticationError`` unless one of the configured ways proves the request. Raises nothing else."""
+
+    def parse(self, request: WebhookRequest) -> Parsed:
+        """All events of the request. Unknown event names become ``other``; an unreadable item is counted in
+        ``malformed`` and does not hurt its neighbours. Raises ``ParseError``, and nothing else, when there is
+        nothing to read at all."""
+
+
+def secrets(credentials: Credentials, name: str) -> tuple[str, ...]:
+    """All live values of one credential, empty ones left out."""
+    value = credentials.get(name, ())
+    if isinstance(value, str):
+        return (value,) if value else ()
+    if isinstance(value, Mapping):
+        return ()
+    return tuple(v for v in value if v)
+
+
+def header_secrets(credentials: Credentials) -> dict[str, tuple[str, ...]]:
+    """The configured ``headers`` credential: lower-case header name to its live secrets."""
+    value = credentials.get("headers", {})
+    if not isinstance(value, Mapping):
+        return {}
+    pairs = ((k.lower(), (v,) if isinstance(v, str) else tuple(v)) for k, v in value.items())
+    return {name: live for name, values in pairs if (live := tuple(v for v in values if v))}
+
+
+def equal(given: str, expected: str) -> bool:
+    """Constant-time comparison of two texts."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode("utf-8", "surrogateescape"))
+
+
+def check_basic(request: WebhookRequest, credentials: Credentials) -> bool:
+    """Whether the request carries configured ``username``/``password`` as HTTP basic authentication (RFC 7617)."""
+    scheme, _, encoded = request.header("authorization").partition(" ")
+    if scheme.lower() != "basic":
+        return False
+    try:
+        given = b64decode(encoded.strip(), validate=True).decode("utf-8")
+    except (Base64Error, ValueError):
+        return False
+    user, colon, password = given.partition(":")
+    # No short cut: every pair is compared, so that timing tells nothing about which half was wrong.
+    matches = [
+        equal(user, u) & equal(password, p)
+        for u in secrets(credentials, "username")
+        for p in secrets(credentials, "password")
+    ]
+    return bool(colon) and any(matches)
+
+
+def check_headers(request: WebhookRequest, credentials: Credentials) -> bool:
+    """Whether every configured secret header is present with one of its live values."""
+    wanted = header_secrets(credentials)
+    return bool(wanted) and all(
+        any([equal(request.header(name), secret) for secret in values]) for name, values in wanted.items()
+    )
