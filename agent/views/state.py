@@ -60,3 +60,4 @@ class State(msgspec.Struct, frozen=True):
     sources: tuple[SourceView, ...]
     recent_bounces: tuple[RecentBounce, ...]
     alertmanagers: tuple[AlertmanagerView, ...]
+    domain_phases: dict[str, str] = msgspec.field(default_factory=dict)

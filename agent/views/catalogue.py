@@ -1,0 +1,217 @@
+"""Every metric the agent exposes, in one table: name, type, labels and help text.
+
+Names follow the Prometheus conventions (base units, ``_total`` on counters, ratios in 0..1, times as Unix seconds), so
+that an age is ``time() - x``. Two halves: counters and histograms tell what this process did; the rest describes the
+whole, and is exported by the leader alone.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from agent.vitals.types import RATES, SCOPES
+
+PREFIX = "mailvitals_"
+OTHER = "other"
+
+# Chosen for the question each histogram answers: is a webhook acknowledged in time, does a resolver answer in time.
+REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+DNS_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+BATCH_BUCKETS = (1.0, 10.0, 100.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0)
+LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+# What can become of a request. ``unauthorized`` answers 401, ``invalid`` 400, ``too_large`` 413, ``overloaded`` and
+# ``unavailable`` 503, ``accepted`` and ``quarantined`` 2xx.
+REQUEST_OUTCOMES = ("accepted", "quarantined", "unauthorized", "invalid", "too_large", "overloaded", "unavailable")
+DUPLICATE_REASONS = ("same_event", "same_outcome")
+REFUSED_REASONS = ("too_old", "in_future")
+QUARANTINE_REASONS = ("unreadable", "malformed_items")
+NOTIFICATION_OUTCOMES = ("sent", "failed", "rejected")
+INCIDENT_STATES = ("open", "closing")
+
+
+class Metric(NamedTuple):
+    """``whole`` tells the metrics that describe the whole from those that are local to one process."""
+
+    name: str
+    type: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+    whole: bool = False
+    buckets: tuple[float, ...] = ()
+
+
+_EVENT_LABELS = ("source", "provider", "domain", "stream", "mailbox_provider", "kind", "bounce_class")
+
+LOCAL = (
+    Metric(
+        "events_total", "counter", _EVENT_LABELS, "Events counted for the first time; repeats are in duplicate_events."
+    ),
+    Metric(
+        "duplicate_events_total",
+        "counter",
+        ("source", "reason"),
+        "Events recognised as already counted, and counted no second time.",
+    ),
+    Metric(
+        "refused_events_total",
+        "counter",
+        ("source", "reason"),
+        "Events not counted because their own time is too old or in the future.",
+    ),
+    Metric(
+        "unmatched_async_bounces_total",
+        "counter",
+        ("source",),
+        "Asynchronous bounces that name no delivery: the most by which attempted can be overstated.",
+    ),
+    Metric("webhook_requests_total", "counter", ("source", "outcome"), "Requests to the public listener by outcome."),
+    Metric(
+        "webhook_request_duration_seconds",
+        "histogram",
+        ("source",),
+        "Time from a request's arrival to its answer, commit included.",
+        buckets=REQUEST_BUCKETS,
+    ),
+    Metric(
+        "quarantined_requests_total",
+        "counter",
+        ("source", "reason"),
+        "Authentic requests that could not be wholly read, sealed away for a replay.",
+    ),
+    Metric("intake_queue_events", "gauge", (), "Events received and waiting for their commit."),
+    Metric(
+        "ledger_commit_duration_seconds",
+        "histogram",
+        (),
+        "Time one transaction of the ledger took, until durable.",
+        buckets=COMMIT_BUCKETS,
+    ),
+    Metric("ledger_commit_events", "histogram", (), "Events in one transaction of the ledger.", buckets=BATCH_BUCKETS),
+    Metric("dns_queries_total", "counter", ("outcome",), "Questions sent to resolvers by how they ended."),
+    Metric(
+        "dns_query_duration_seconds",
+        "histogram",
+        (),
+        "Time until a resolver answered or the question timed out.",
+        buckets=DNS_BUCKETS,
+    ),
+    Metric(
+        "alertmanager_notifications_total",
+        "counter",
+        ("alertmanager", "outcome"),
+        "Posts of alerts to each Alertmanager by outcome.",
+    ),
+    Metric(
+        "event_loop_lag_seconds",
+        "histogram",
+        (),
+        "How late the event loop woke up from a timed sleep.",
+        buckets=LAG_BUCKETS,
+    ),
+    Metric(
+        "series_folded_total",
+        "counter",
+        (),
+        "Updates counted under the label value other because the series budget was spent.",
+    ),
+    Metric("build_info", "gauge", ("version", "revision", "python"), "Always 1; the labels tell what runs."),
+    Metric("ready", "gauge", (), "1 when every condition of readiness holds, else 0."),
+    Metric("alertmanagers", "gauge", (), "Alertmanagers configured for this agent to push alerts to."),
+)
+
+_RATE_HELP = {
+    "deliverability": "Share of attempted mail accepted by the recipient's server (not inbox placement)",
+    "bounce": "Share of attempted mail that bounced for good, undetermined bounces included",
+    "block": "Share of attempted mail refused because of the sender",
+    "soft_bounce": "Share of attempted mail that bounced softly",
+    "complaint": "Share of delivered mail that recipients reported as spam",
+    "deferral": "Deferred message and recipient pairs per attempted mail",
+    "suppression": "Share of mail that the provider dropped before an attempt",
+}
+
+
+def ratio_names(rate: str) -> tuple[str, ...]:
+    """The metric names of a rate without prefix: the value and, where a rate has bounds, its two bounds."""
+    name = f"{rate}_ratio"
+    return (name,) if rate == "deferral" else (name, f"{name}_lower", f"{name}_upper")
+
+
+def _ratios() -> list[Metric]:
+    metrics = []
+    for rate in RATES:
+        for scope in ("", *SCOPES):
+            labels = ("domain", scope, "window") if scope else ("domain", "window")
+            of = f" within one {scope.replace('_', ' ')}" if scope else ""
+            for name, end in zip(ratio_names(rate), ("", ", 95 % lower bound", ", 95 % upper bound"), strict=False):
+                full = f"{scope}_{name}" if scope else name
+                metrics.append(Metric(full, "gauge", labels, f"{_RATE_HELP[rate]}{of}{end}.", whole=True))
+    return metrics
+
+
+WHOLE = (
+    *_ratios(),
+    Metric("attempted", "gauge", ("domain", "window"), "Mails attempted: delivered plus bounced.", whole=True),
+    Metric(
+        "target_verdict",
+        "gauge",
+        ("domain", "phase", "target", "verdict"),
+        "State set: 1 for the verdict of the target that holds now, 0 for the others.",
+        whole=True,
+    ),
+    Metric(
+        "dns_check_verdict",
+        "gauge",
+        ("domain", "check", "subject", "verdict"),
+        "State set: 1 for the verdict of the DNS check that holds now, 0 for the others.",
+        whole=True,
+    ),
+    Metric(
+        "dns_last_success_timestamp_seconds",
+        "gauge",
+        ("domain", "check"),
+        "When the check last came to a definitive finding for every subject.",
+        whole=True,
+    ),
+    Metric("monthly_volume", "gauge", ("domain",), "Mails attempted in this calendar month (UTC) so far.", whole=True),
+    Metric(
+        "monthly_volume_projected",
+        "gauge",
+        ("domain",),
+        "Mails to be attempted by the end of this calendar month (UTC) at the usual pace.",
+        whole=True,
+    ),
+    Metric("incidents", "gauge", ("domain", "state"), "Incidents by domain and state.", whole=True),
+    Metric(
+        "source_last_event_timestamp_seconds",
+        "gauge",
+        ("source",),
+        "Time of the newest event of the source, by the event's own clock.",
+        whole=True,
+    ),
+    Metric(
+        "source_last_received_timestamp_seconds",
+        "gauge",
+        ("source",),
+        "When the source last had events counted.",
+        whole=True,
+    ),
+    Metric(
+        "alertmanager_last_success_timestamp_seconds",
+        "gauge",
+        ("alertmanager",),
+        "When the Alertmanager last accepted a post of this agent.",
+        whole=True,
+    ),
+    Metric("last_evaluation_timestamp_seconds", "gauge", (), "When rates and verdicts were last computed.", whole=True),
+    Metric(
+        "parts_folded",
+        "gauge",
+        (),
+        "Providers, mailbox providers and streams shown as other because the series budget was spent.",
+        whole=True,
+    ),
+)
+
+CATALOGUE: dict[str, Metric] = {metric.name: metric for metric in (*LOCAL, *WHOLE)}

@@ -1,0 +1,113 @@
+"""The status document: what ``/api/v1/status`` and ``/api/v1/stream`` say, the page draws and the command prints.
+
+Fields are only ever added under ``api`` 1. Times are Unix seconds (0 = never), ratios are in 0..1.
+
+- ``api``, ``version``, ``now``, ``started_at``, ``demo``, ``leader``
+- ``overall``: ``state`` (``ok``, ``attention``, ``failing``, ``unknown``) and ``reasons``, sentences that say why
+- ``readiness``: list of ``name``, ``ok``, ``reason``
+- ``evaluated_at``, and ``domains`` by name: ``phase``, ``rates[window][rate]`` (``value``, ``lower``, ``upper``,
+  ``numerator``, ``denominator``), ``parts[scope][part][window][rate]``, ``attempted[window]``, ``judgements``
+  (``target``, ``verdict``, ``limit``, ``window``, ``rate``, ``reason``), ``monthly_volume``, ``monthly_projection``,
+  ``last_event_at``
+- ``phases`` by name, ``domain_phases``
+- ``findings``: ``domain``, ``finding`` (``check``, ``subject``, ``verdict``, ``reason``, ``detail``, ``advice``,
+  ``rfc``, ``records``, ``ttl``), ``checked_at``, ``since``, ``definitive_at``, ``last_definitive``
+- ``incidents``: ``state`` (``open``, ``closing``, ``resolved``), ``labels``, ``annotations``, ``starts_at``,
+  ``cleared_at``, ``resolved_at``
+- ``sources``: ``name``, ``provider``, ``domain``, ``last_received_at``, ``last_event_at``, ``requests`` by outcome,
+  ``quarantined``, ``last_error``, ``last_error_at``
+- ``recent_bounces``: ``at``, ``source``, ``domain``, ``provider``, ``stream``, ``mailbox_provider``, ``bounce_class``,
+  ``smtp_code``, ``enhanced_code``, ``reason``
+- ``alertmanagers``: ``url``, ``last_success_at``, ``last_error``
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from agent.dns.checks.base import Verdict
+from agent.views.state import State
+from agent.vitals.types import TargetVerdict
+
+
+def overall(state: State) -> tuple[str, list[str]]:
+    """How the mail is doing in one word (``ok``, ``attention``, ``failing``, ``unknown``), and why.
+
+    A breached target or a failed DNS check is ``failing``. What keeps a judgement from being trusted, and warnings, ask
+    for ``attention``. ``unknown`` is a state of its own: before the first evaluation nothing is called well.
+    """
+    failing: list[str] = []
+    attention = [f"not ready: {r.name}{': ' + r.reason if r.reason else ''}" for r in state.readiness if not r.ok]
+    decided = False
+    for vitals in state.snapshot.domains.values() if state.snapshot else ():
+        for judgement in vitals.judgements:
+            if judgement.verdict == TargetVerdict.BREACHED:
+                (attention if judgement.target == "capacity" else failing).append(
+                    f"{vitals.domain}: {judgement.target} target breached"
+                )
+            elif judgement.verdict == TargetVerdict.STALE:
+                attention.append(f"{vitals.domain}: {judgement.target} cannot be judged, no fresh events")
+            elif judgement.verdict == TargetVerdict.MET:
+                decided = True
+    for watched in state.findings:
+        finding = watched.finding
+        name = f"{finding.check} ({finding.subject})" if finding.subject else finding.check
+        if finding.verdict == Verdict.FAIL:
+            failing.append(f"{watched.domain}: DNS check {name} fails")
+        elif finding.verdict == Verdict.WARN:
+            attention.append(f"{watched.domain}: DNS check {name} warns")
+        elif finding.verdict == Verdict.OK:
+            decided = True
+    if failing:
+        return "failing", failing + attention
+    if attention:
+        return "attention", attention
+    if decided:
+        return "ok", []
+    waiting = "nothing was evaluated yet" if state.snapshot is None else "too little was seen to judge anything"
+    return "unknown", [waiting]
+
+
+def document(state: State) -> dict[str, Any]:
+    """The status document as plain values, ready to be encoded."""
+    word, reasons = overall(state)
+    plain: dict[str, Any] = msgspec.to_builtins(state)
+    snapshot = plain.pop("snapshot") or {"evaluated_at": 0, "domains": {}}
+    incidents = [
+        {"state": incident.state, **values}
+        for incident, values in zip(state.incidents, plain["incidents"], strict=True)
+    ]
+    bounces = []
+    for bounce in plain["recent_bounces"]:
+        domain, provider, stream, mailbox_provider = bounce.pop("cell")
+        cell = {"domain": domain, "provider": provider, "stream": stream, "mailbox_provider": mailbox_provider}
+        bounces.append({**bounce, **cell})
+    return {
+        "api": 1,
+        "overall": {"state": word, "reasons": reasons},
+        **plain,
+        **snapshot,
+        "incidents": incidents,
+        "recent_bounces": bounces,
+    }
+
+
+def encode(state: State) -> bytes:
+    """The status document as JSON (RFC 8259, UTF-8). Text that is not valid Unicode is shown with ``?``."""
+    plain = document(state)
+    try:
+        return msgspec.json.encode(plain)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_printable(plain))
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_printable(k): _printable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_printable(v) for v in value]
+    return value

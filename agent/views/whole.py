@@ -1,0 +1,173 @@
+"""The metrics that describe the whole, computed from the state at the moment of a scrape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from agent.dns.checks.base import Verdict
+from agent.views.catalogue import CATALOGUE, INCIDENT_STATES, OTHER, PREFIX, WHOLE, ratio_names
+from agent.views.state import State
+from agent.vitals.types import DomainVitals, Rate, TargetVerdict
+
+# One part's rates by window.
+Windows = dict[str, dict[str, Rate]]
+
+_LOCAL_GAUGES = ("ready", "alertmanagers")
+
+
+def label_value(text: str) -> str:
+    """A value Prometheus accepts: valid UTF-8, at most 200 characters."""
+    return text[:200].encode("utf-8", "replace").decode("utf-8")
+
+
+class WholeCollector(Collector):
+    """Turns ``state()`` into metric families. Only a leader exports more than its readiness. ``budget`` bounds the
+    series; domains, targets and findings come from settings and always appear, the smallest parts give way."""
+
+    def __init__(self, state: Callable[[], State], budget: int) -> None:
+        self._state = state
+        self._budget = budget
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return _families().values()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        state = self._state()
+        families = _families()
+        families["ready"].add_metric([], float(all(r.ok for r in state.readiness)))
+        families["alertmanagers"].add_metric([], len(state.alertmanagers))
+        if state.leader:
+            _add_findings(families, state)
+            _add_incidents(families, state)
+            _add_signs_of_life(families, state)
+            if state.snapshot is not None:
+                families["last_evaluation_timestamp_seconds"].add_metric([], state.snapshot.evaluated_at)
+                for vitals in state.snapshot.domains.values():
+                    _add_domain(families, vitals)
+                used = sum(len(family.samples) for family in families.values())
+                folded = _add_parts(families, state.snapshot.domains.values(), self._budget - used)
+                families["parts_folded"].add_metric([], folded)
+        return (family for family in families.values() if family.samples)
+
+
+def _families() -> dict[str, GaugeMetricFamily]:
+    metrics = (*WHOLE, *(CATALOGUE[name] for name in _LOCAL_GAUGES))
+    return {m.name: GaugeMetricFamily(PREFIX + m.name, m.help, labels=m.labels) for m in metrics}
+
+
+def _add_rates(families: dict[str, GaugeMetricFamily], prefix: str, labels: list[str], windows: Windows) -> None:
+    for window, rates in windows.items():
+        for rate, value in rates.items():
+            points = (value.value, value.lower, value.upper)
+            for name, point in zip(ratio_names(rate), points, strict=False):
+                if point is not None:
+                    families[prefix + name].add_metric([*labels, window], point)
+
+
+def _add_domain(families: dict[str, GaugeMetricFamily], vitals: DomainVitals) -> None:
+    domain = label_value(vitals.domain)
+    _add_rates(families, "", [domain], vitals.rates)
+    for window, count in vitals.attempted.items():
+        families["attempted"].add_metric([domain, window], count)
+    for judgement in vitals.judgements:
+        for verdict in TargetVerdict:
+            labels = [domain, label_value(vitals.phase), judgement.target, verdict.value]
+            families["target_verdict"].add_metric(labels, float(verdict == judgement.verdict))
+    families["monthly_volume"].add_metric([domain], vitals.monthly_volume)
+    if vitals.monthly_projection is not None:
+        families["monthly_volume_projected"].add_metric([domain], vitals.monthly_projection)
+
+
+def _add_parts(families: dict[str, GaugeMetricFamily], domains: Iterable[DomainVitals], budget: int) -> int:
+    """Add the busiest parts within the budget, fold the others; how many were folded."""
+    parts = [
+        (vitals.domain, scope, part, windows)
+        for vitals in domains
+        for scope, by_part in vitals.parts.items()
+        for part, windows in by_part.items()
+    ]
+    parts.sort(key=lambda p: (-_busyness(p[3]), p[:3]))
+    if sum(_series(windows) for *_, windows in parts) > budget:
+        # What is folded becomes one more part per domain and scope; that room is set aside first.
+        budget -= sum(map(_series, _fold_all(parts).values()))
+    kept: list[tuple[str, str, str, Windows]] = []
+    folded: list[tuple[str, str, str, Windows]] = []
+    for part in parts:
+        size = _series(part[3])
+        if not folded and size <= budget:
+            budget -= size
+            kept.append(part)
+        else:
+            folded.append(part)
+    rest = _fold_all(folded + [p for p in kept if folded and p[2] == OTHER])
+    for domain, scope, name, windows in kept:
+        if not (name == OTHER and (domain, scope) in rest):
+            _add_rates(families, f"{scope}_", [label_value(domain), label_value(name)], windows)
+    for (domain, scope), windows in rest.items():
+        _add_rates(families, f"{scope}_", [label_value(domain), OTHER], windows)
+    return len(folded)
+
+
+def _series(windows: Windows) -> int:
+    return sum(len(ratio_names(rate)) for rates in windows.values() for rate in rates)
+
+
+def _busyness(windows: Windows) -> int:
+    return max((rate.denominator for rates in windows.values() for rate in rates.values()), default=0)
+
+
+def _fold_all(parts: Iterable[tuple[str, str, str, Windows]]) -> dict[tuple[str, str], Windows]:
+    """One part per domain and scope out of several. Parts do not overlap, so numerators and denominators add up. The
+    sum has no bounds: nobody judges it."""
+    sums: dict[tuple[str, str], Windows] = {}
+    for domain, scope, _, windows in parts:
+        total = sums.setdefault((domain, scope), {})
+        for window, rates in windows.items():
+            for name, rate in rates.items():
+                before = total.setdefault(window, {}).get(name)
+                numerator = rate.numerator + (before.numerator if before else 0)
+                denominator = rate.denominator + (before.denominator if before else 0)
+                if denominator:
+                    total[window][name] = Rate(numerator / denominator, None, None, numerator, denominator)
+    return sums
+
+
+def _add_findings(families: dict[str, GaugeMetricFamily], state: State) -> None:
+    oldest: dict[tuple[str, str], float] = {}
+    for watched in state.findings:
+        finding = watched.finding
+        labels = [label_value(watched.domain), finding.check, label_value(finding.subject)]
+        for verdict in Verdict:
+            families["dns_check_verdict"].add_metric([*labels, verdict.value], float(verdict == finding.verdict))
+        key = (labels[0], finding.check)
+        oldest[key] = min(oldest.get(key, watched.definitive_at), watched.definitive_at)
+    for (domain, check), at in oldest.items():
+        if at:
+            families["dns_last_success_timestamp_seconds"].add_metric([domain, check], at)
+
+
+def _add_incidents(families: dict[str, GaugeMetricFamily], state: State) -> None:
+    domains = {*state.domain_phases, *(state.snapshot.domains if state.snapshot else ())}
+    counts = {(domain, name): 0 for domain in sorted(domains) for name in INCIDENT_STATES}
+    for incident in state.incidents:
+        if incident.state in INCIDENT_STATES:
+            key = (incident.labels.get("domain", ""), incident.state)
+            counts[key] = counts.get(key, 0) + 1
+    for (domain, name), count in counts.items():
+        families["incidents"].add_metric([label_value(domain), name], count)
+
+
+def _add_signs_of_life(families: dict[str, GaugeMetricFamily], state: State) -> None:
+    for source in state.sources:
+        name = label_value(source.name)
+        if source.last_event_at:
+            families["source_last_event_timestamp_seconds"].add_metric([name], source.last_event_at)
+        if source.last_received_at:
+            families["source_last_received_timestamp_seconds"].add_metric([name], source.last_received_at)
+    for alertmanager in state.alertmanagers:
+        if alertmanager.last_success_at:
+            labels = [label_value(alertmanager.url)]
+            families["alertmanager_last_success_timestamp_seconds"].add_metric(labels, alertmanager.last_success_at)
