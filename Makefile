@@ -1,0 +1,102 @@
+# make help tells what there is. Everything Python lives in .venv; nothing is installed outside of it but, for
+# `make test` as root, the Debian packages that the tests start (prometheus, knot, ...).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test unit lint bench lock rules clean packages
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python3.14; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+UV_VERSION := 0.13.9
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# Debian packages the tests start programs of, and one program of each to tell whether it is there.
+DEBIAN := prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager knot:knotd \
+	chromium:chromium buildah:buildah crun:crun debootstrap:debootstrap
+
+# Tests that start no server.
+UNIT := tests/unit tests/providers tests/docs tests/deploy/test_manifests.py
+
+help: ## Show this help
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do \
+		printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+run: $(VENV)/.installed ## Install into .venv and run the demo: status page on http://127.0.0.1:8081/
+	@exec $(BIN)/mailvitals run --demo
+
+test: packages lint ## Lint, then the whole suite against real servers (installs Debian packages when root)
+	@exec $(BIN)/python -m pytest
+
+unit: $(VENV)/.tested ## The tests that start no server, in seconds
+	@exec $(BIN)/python -m pytest -q $(UNIT)
+
+lint: $(VENV)/.tested ## ruff, mypy --strict and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.tested ## Measure throughput on this machine
+	@exec $(BIN)/python -m bench
+
+lock: $(VENV)/.uv ## Resolve all dependencies anew into the three lock files
+	@compile="$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --quiet"; \
+	$$compile pyproject.toml -o requirements.lock; \
+	$$compile --group test -c requirements.lock -o requirements-test.lock; \
+	$$compile --group build -c requirements-test.lock -o requirements-build.lock
+
+rules: $(VENV)/.installed ## Write deploy/monitoring/ anew from deploy/rules/ and grafana/
+	$(BIN)/python deploy/monitoring/render.py
+
+clean: ## Remove .venv, caches and the demo's data
+	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find agent tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: each step is done once, and again when what it was made from changes.
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "mailvitals needs Python 3.11 or newer; none was found. Name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is not Python 3.11 or newer. Name one that is: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		package=$$("$(PYTHON)" -c 'import sys; print("python3.%d-venv" % sys.version_info[1])'); \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "Installing Debian's $$package" >&2; \
+			{ apt-get -qq update && apt-get install -y -qq --no-install-recommends "$$package"; } >&2; \
+		else \
+			echo "Python's venv module is missing. Install it, then try again: sudo apt-get install $$package" >&2; exit 1; \
+		fi; }
+	@rm -rf $(VENV)
+	@"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.installed: requirements.lock requirements-build.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Installing mailvitals into $(VENV)" >&2
+	@$(PIP) install --require-hashes -r requirements.lock -r requirements-build.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.tested: requirements-test.lock $(VENV)/.installed
+	@echo "Installing what the tests need" >&2
+	@$(PIP) install --require-hashes -r requirements-test.lock
+	@touch $@
+
+$(VENV)/.uv: Makefile | $(VENV)/bin/python
+	@$(PIP) install uv==$(UV_VERSION)
+	@touch $@
+
+# On a machine with an init system, Debian starts the daemons among these when it installs them; the tests use none of
+# those but start their own, on loopback and free ports.
+packages:
+	@missing=(); for pair in $(DEBIAN); do \
+		PATH="$$PATH:/usr/sbin:/sbin" command -v "$${pair#*:}" >/dev/null || missing+=("$${pair%:*}"); done; \
+	[ $${#missing[@]} = 0 ] && exit 0; \
+	install="apt-get install -y --no-install-recommends $${missing[*]}"; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "$$install" >&2; apt-get -qq update; DEBIAN_FRONTEND=noninteractive $$install -qq >&2; \
+	else \
+		echo "The tests start these programs. Install them, then try again: sudo $$install" >&2; exit 1; \
+	fi
