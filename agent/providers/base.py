@@ -6,10 +6,11 @@ A provider is a module that satisfies ``Provider``. It is pure: bytes and string
 from __future__ import annotations
 
 import hmac
+import json
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 import msgspec
@@ -78,6 +79,10 @@ class Provider(Protocol):
     def REPLAY_WINDOW(self) -> float:  # noqa: N802 - a module constant
         """Seconds by which a signed timestamp may differ from the arrival, 0 when the vendor signs no time."""
 
+    def validate_credentials(self, credentials: Credentials) -> str | None:
+        """A sentence about the first configured value that could never prove anything (a key that is no key), without
+        the value itself; ``None`` when all can. For settings; ``authenticate`` does without it."""
+
     def authenticate(self, request: WebhookRequest, credentials: Credentials) -> None:
         """Raise ``AuthenticationError`` unless one of the configured ways proves the request. Raises nothing else."""
 
@@ -134,5 +139,56 @@ def check_headers(request: WebhookRequest, credentials: Credentials) -> bool:
     """Whether every configured secret header is present with one of its live values."""
     wanted = header_secrets(credentials)
     return bool(wanted) and all(
-        any([equal(request.header(name), secret) for secret in values]) for name, values in wanted.items()
+        any(equal(request.header(name), secret) for secret in values) for name, values in wanted.items()
     )
+
+
+def load_json(body: bytes) -> object:
+    """JSON as the world writes it: raw control characters, bytes that are not UTF-8, ``NaN`` and lone surrogates do not
+    cost the rest of the body. Slow; for what the strict decoder refused. Raises ``ParseError``."""
+    try:
+        value: object = json.loads(body.decode("utf-8", "replace"), strict=False)
+    except RecursionError:
+        raise ParseError("body is nested too deeply") from None
+    except ValueError:
+        raise ParseError("body is not JSON") from None
+    return value
+
+
+def as_text(value: object) -> str:
+    """A JSON value that should have been a string; numbers become one, everything else ``""``."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # Integers too long to print are no identifiers.
+        return str(value) if isinstance(value, float) or abs(value) < 10**40 else ""
+    return ""
+
+
+# Unix seconds beyond this are milliseconds; so are they if they still are after a division by 1,000: nonsense.
+MAX_TIME = 1e11
+
+
+def as_time(value: object) -> float | None:
+    """Unix seconds out of a number or numeric string (from 1e11 on: milliseconds), or out of ISO 8601 text with up to
+    9 fraction digits and any offset (UTC when it names none). ``None`` unless the time is in 0 < t < 1e11."""
+    at: float
+    try:
+        if isinstance(value, bool):
+            return None
+        if isinstance(value, int | float):
+            at = float(value)
+        elif isinstance(value, str) and len(value) <= 64:
+            text = value.strip()
+            try:
+                at = float(text)
+            except ValueError:
+                moment = datetime.fromisoformat(text)
+                at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        else:
+            return None
+    except (ValueError, OverflowError):
+        return None
+    if at >= MAX_TIME:
+        at /= 1000
+    return at if 0 < at < MAX_TIME else None
