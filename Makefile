@@ -49,7 +49,7 @@ lock: $(VENV)/.uv ## Resolve all dependencies anew into the three lock files
 	$$compile --group test -c requirements.lock -o requirements-test.lock; \
 	$$compile --group build -c requirements-test.lock -o requirements-build.lock
 
-rules: $(VENV)/.installed ## Write deploy/monitoring/ anew from deploy/rules/ and grafana/
+rules: $(VENV)/.installed ## Write deploy/monitoring/ anew from deploy/rules/
 	$(BIN)/python deploy/monitoring/render.py
 
 clean: ## Remove .venv, caches and the demo's data
