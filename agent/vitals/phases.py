@@ -25,9 +25,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PHASES: dict[str, Phase] = {
-    "foundation": Phase(
-        name="foundation", duration_weeks=(2, 4), budget_usd=(20, 25), expected_roi_percent=(200, 400)
-    ),
+    "foundation": Phase(name="foundation", duration_weeks=(2, 4), budget_usd=(20, 25), expected_roi_percent=(200, 400)),
     "growth": Phase(
         name="growth",
         duration_weeks=(4, 8),

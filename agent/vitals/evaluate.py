@@ -1,0 +1,211 @@
+"""From roll-ups to one snapshot of everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from agent.vitals.phases import PHASES, Phase
+from agent.vitals.rates import BOUNCE_CLASSES, COUNTED_CLASSES, FIELDS, Counts, rates, total
+from agent.vitals.types import SCOPES, WINDOWS, DomainVitals, Judgement, Rate, Snapshot
+from agent.vitals.verdicts import STALE_AFTER, Hour, decide, targets
+from agent.vitals.volume import monthly_volume, projected_volume
+
+MINUTE, HOUR = 60, 3600
+DAY_WINDOW = WINDOWS["24h"]
+
+Cell = tuple[str, str, str, str]
+"""(domain, provider, stream, mailbox provider)"""
+Row = tuple[int, Cell, str, int]
+"""(Unix time at which the bucket begins, cell, measure, count)"""
+
+_INDEX = {name: i for i, name in enumerate(FIELDS)}
+_ATTEMPTED = frozenset(("delivered", *BOUNCE_CLASSES))
+# Where in a cell each scope's part is named.
+_PLACE = {"provider": 1, "stream": 2, "mailbox_provider": 3}
+_MINUTE_WINDOWS = ("1h", "6h", "24h")
+_HOUR_WINDOWS = ("7d", "30d")
+
+_Sums = dict[Cell, list[int]]
+
+
+def evaluate(
+    now: float,
+    domains: Mapping[str, Phase],
+    minute_rows: Iterable[Row],
+    hour_rows: Iterable[Row],
+    day_rows: Iterable[Row],
+    *,
+    last_event: Mapping[str, float] | None = None,
+    stale_after: float = STALE_AFTER,
+    bounce_classes: tuple[str, ...] = COUNTED_CLASSES,
+    phases: Mapping[str, Phase] = PHASES,
+) -> Snapshot:
+    """The state of all domains at ``now`` (Unix seconds).
+
+    ``domains`` maps each configured domain to its phase. The rows are of the three roll-ups, in any order: minutes of
+    24 hours at least, hours of 30 days, days of the calendar month and the 28 days before today; older or future ones
+    do no harm. Windows take every bucket that overlaps (now - window, now], minutes up to 24h and hours beyond.
+    Domains that have traffic but are not configured (``other`` among them) come with phase ``""`` and without
+    judgements. Parts with an empty name (mail of no stream) are left out. ``last_event`` (Unix seconds by domain) may
+    say of later signs of life than the rows do.
+
+    Cost: one pass over each kind of row, about half a microsecond a row, and two bounds (cached by their counts, 10
+    to 50 microseconds when new) for each rate of each part.
+    """
+    last: dict[str, float] = dict(last_event or {})
+    recent = _Bands(now, _MINUTE_WINDOWS, MINUTE)
+    longer = _Bands(now, _HOUR_WINDOWS, HOUR)
+    recent.read(minute_rows, last)
+    longer.read(hour_rows, last)
+    days: dict[str, dict[int, int]] = {}
+    for bucket, cell, measure, count in day_rows:
+        if bucket > now or not count:
+            continue
+        domain = cell[0]
+        if bucket > last.get(domain, 0):
+            last[domain] = bucket
+        if measure in _ATTEMPTED:
+            volumes = days.setdefault(domain, {})
+            volumes[bucket] = volumes.get(bucket, 0) + count
+
+    windows = recent.windows() | longer.windows()
+    cells: dict[str, set[Cell]] = {domain: set() for domain in domains}
+    for sums in windows.values():
+        for cell in sums:
+            cells.setdefault(cell[0], set()).add(cell)
+    for domain in days:
+        cells.setdefault(domain, set())
+
+    found = {}
+    for domain, own in cells.items():
+        totals, parts = _split(own, windows, bounce_classes)
+        last_event_at = min(last.get(domain, 0.0), now)
+        phase = domains.get(domain)
+        volumes = days.get(domain, {})
+        judgements: tuple[Judgement, ...] = ()
+        if phase is not None:
+            hours = _hourly(recent.hours.get(domain, {}), longer.hours.get(domain, {}), now)
+            judgements = tuple(
+                decide(hours, target, now)
+                for target in targets(
+                    phase,
+                    last_event_at=last_event_at,
+                    stale_after=stale_after,
+                    bounce_classes=bounce_classes,
+                    phases=phases,
+                )
+            )
+        found[domain] = DomainVitals(
+            domain=domain,
+            phase=phase.name if phase else "",
+            rates={window: rates(counts, bounce_classes) for window, counts in totals.items()},
+            parts=parts,
+            attempted={window: counts.attempted for window, counts in totals.items()},
+            judgements=judgements,
+            monthly_volume=monthly_volume(volumes, now),
+            monthly_projection=projected_volume(volumes, now),
+            last_event_at=last_event_at,
+        )
+    return Snapshot(evaluated_at=now, domains=found)
+
+
+class _Bands:
+    """Sums per cell, by how long ago: each row is added once, to the youngest window that has it. Beside them sums
+    per domain and hour, for verdicts."""
+
+    def __init__(self, now: float, names: tuple[str, ...], width: int) -> None:
+        self.now = now
+        self.names = names
+        # A bucket overlaps (now - window, now] if it begins after this.
+        self.after = [now - WINDOWS[name] - width for name in names]
+        self.sums: list[_Sums] = [{} for _ in names]
+        self.hours: dict[str, dict[int, list[int]]] = {}
+
+    def read(self, rows: Iterable[Row], last: dict[str, float]) -> None:
+        """Add the rows; note in ``last`` the newest bucket of each domain with a count of anything.
+
+        Up to a million rows pass here every few seconds: what changes only with the bucket is kept from row to row.
+        """
+        now, index, width, oldest = self.now, _INDEX, len(FIELDS), self.after[-1]
+        # Per cell: where its rows of the current band go, and its domain's hours.
+        places: list[dict[Cell, tuple[list[int], dict[int, list[int]]]]] = [{} for _ in self.names]
+        previous, hour, place = -1, 0, places[-1]
+        newest: dict[str, int] = {}
+        for bucket, cell, measure, count in rows:
+            if bucket != previous:
+                if bucket > now:
+                    continue
+                previous, hour = bucket, bucket - bucket % HOUR
+                band = next((i for i, after in enumerate(self.after) if bucket > after), -1)
+                place = places[band]
+            domain = cell[0]
+            if bucket > newest.get(domain, 0) and count:
+                newest[domain] = bucket
+            if bucket <= oldest or measure not in index:
+                continue
+            target = place.get(cell)
+            if target is None:
+                sums = self.sums[band].setdefault(cell, [0] * width)
+                target = place[cell] = sums, self.hours.setdefault(domain, {})
+            i = index[measure]
+            target[0][i] += count
+            by_hour = target[1].get(hour)
+            if by_hour is None:
+                by_hour = target[1][hour] = [0] * width
+            by_hour[i] += count
+        for domain, bucket in newest.items():
+            last[domain] = max(bucket, last.get(domain, 0.0))
+
+    def windows(self) -> dict[str, dict[Cell, Counts]]:
+        """Counts per window and cell. A window holds its own band and all younger ones."""
+        result: dict[str, dict[Cell, Counts]] = {}
+        so_far: dict[Cell, Counts] = {}
+        for name, sums in zip(self.names, self.sums, strict=True):
+            so_far = dict(so_far)
+            for cell, values in sums.items():
+                counts = Counts(*values)
+                so_far[cell] = so_far[cell] + counts if cell in so_far else counts
+            result[name] = so_far
+        return result
+
+
+def _hourly(recent: Mapping[int, list[int]], longer: Mapping[int, list[int]], now: float) -> list[Hour]:
+    """The hours of 30 days such that their last 24h are exactly the minutes of the published 24h rates.
+
+    Whole hours would reach up to one hour further back, and a verdict would contradict the rate beside it. So the
+    hours that overlap the last 24h are made of minutes; what the oldest of them held before is put with the hour
+    before it, where it is out of the 24h window and changes nothing in the longer ones.
+    """
+    edge = now - DAY_WINDOW
+    hours = [(start, Counts(*values)) for start, values in recent.items()]
+    for start, values in longer.items():
+        if start + HOUR <= edge:
+            hours.append((start, Counts(*values)))
+        elif start <= edge:
+            inside = recent.get(start, [0] * len(values))
+            before = (max(0, whole - part) for whole, part in zip(values, inside, strict=True))
+            hours.append((start - HOUR, Counts(*before)))
+    return hours
+
+
+def _split(
+    cells: Iterable[Cell], windows: Mapping[str, Mapping[Cell, Counts]], bounce_classes: tuple[str, ...]
+) -> tuple[dict[str, Counts], dict[str, dict[str, dict[str, dict[str, Rate]]]]]:
+    """One domain's counts per window, and the rates of its parts by scope, part and window."""
+    own = list(cells)
+    totals: dict[str, Counts] = {}
+    parts: dict[str, dict[str, dict[str, dict[str, Rate]]]] = {scope: {} for scope in SCOPES}
+    for window in WINDOWS:
+        here = [(cell, windows[window][cell]) for cell in own if cell in windows[window]]
+        totals[window] = total(counts for _, counts in here)
+        for scope in SCOPES:
+            place = _PLACE[scope]
+            by_part: dict[str, list[Counts]] = {}
+            for cell, counts in here:
+                if cell[place]:
+                    by_part.setdefault(cell[place], []).append(counts)
+            for part, several in sorted(by_part.items()):
+                found = rates(total(several), bounce_classes)
+                if found:
+                    parts[scope].setdefault(part, {})[window] = found
+    return totals, parts
