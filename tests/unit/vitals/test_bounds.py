@@ -71,7 +71,9 @@ def test_no_failures_prove_one_per_cent_from_368_on() -> None:
     assert bounds.upper(0, 1000) == pytest.approx(-math.expm1(math.log(0.025) / 1000), rel=1e-12)
 
 
-@pytest.mark.parametrize(("k", "n", "confidence"), [(-1, 5, 0.95), (6, 5, 0.95), (0, 0, 0.95), (1, 5, 0.0), (1, 5, 1.0)])
+@pytest.mark.parametrize(
+    ("k", "n", "confidence"), [(-1, 5, 0.95), (6, 5, 0.95), (0, 0, 0.95), (1, 5, 0.0), (1, 5, 1.0)]
+)
 def test_nonsense_is_refused(k: int, n: int, confidence: float) -> None:
     with pytest.raises(ValueError, match="no bounds"):
         bounds.lower(k, n, confidence)
