@@ -1,0 +1,44 @@
+"""What a simulated ESP is: how it words its reports and how it proves that they are its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from agent.providers.base import Credentials
+from agent.simulate.traffic import Item, Voice
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One request body with the number of reports in it, and when (Unix seconds) the ESP sends it."""
+
+    body: bytes
+    reports: int
+    emitted_at: float
+
+
+class KeyPair(NamedTuple):
+    """``signing`` is what ``sign`` needs, ``settings`` what belongs into the source's settings."""
+
+    signing: Credentials
+    settings: Credentials
+
+
+class Simulator(Protocol):
+    """What ``SIMULATORS`` maps a provider id to (modules satisfy it)."""
+
+    @property
+    def VOICE(self) -> Voice:  # noqa: N802 - a module constant
+        """What this vendor's reports say and leave out."""
+
+    def requests(self, items: Iterable[Item], batch: int) -> Iterator[Request]:
+        """Bodies as the vendor posts them, in order; at most ``batch`` reports each where it batches at all."""
+
+    def sign(self, body: bytes, credentials: Credentials, now: float) -> dict[str, str]:
+        """The request's headers, authentication included. ``now`` is Unix seconds.
+        Raises ``ValueError`` when the credentials cannot sign."""
+
+    def new_credentials(self) -> KeyPair:
+        """Fresh credentials for both ends."""
