@@ -39,7 +39,8 @@ def overall(state: State) -> tuple[str, list[str]]:
     for ``attention``. ``unknown`` is a state of its own: before the first evaluation nothing is called well.
     """
     failing: list[str] = []
-    attention = [f"not ready: {r.name}{': ' + r.reason if r.reason else ''}" for r in state.readiness if not r.ok]
+    waiting = [f"not ready: {r.name}{': ' + r.reason if r.reason else ''}" for r in state.readiness if not r.ok]
+    attention: list[str] = waiting if state.snapshot is not None else []
     decided = False
     for vitals in state.snapshot.domains.values() if state.snapshot else ():
         for judgement in vitals.judgements:
@@ -64,10 +65,11 @@ def overall(state: State) -> tuple[str, list[str]]:
         return "failing", failing + attention
     if attention:
         return "attention", attention
-    if decided:
+    if decided and state.snapshot is not None:
         return "ok", []
-    waiting = "nothing was evaluated yet" if state.snapshot is None else "too little was seen to judge anything"
-    return "unknown", [waiting]
+    if state.snapshot is None:
+        return "unknown", waiting or ["nothing was evaluated yet"]
+    return "unknown", ["too little was seen to judge anything"]
 
 
 def document(state: State) -> dict[str, Any]:

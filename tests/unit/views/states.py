@@ -128,8 +128,8 @@ def findings() -> tuple[Watched, ...]:
             records=("v=DKIM1; k=rsa; p=MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA" + "q" * 180,), ttl=300)),
         watched("example.com", Finding("dmarc", "", Verdict.WARN, "policy_none",
             "The policy is none: receivers are asked to do nothing about forged mail.",
-            advice='Publish "v=DMARC1; p=quarantine; rua=mailto:reports@example.com" at _dmarc.example.com once reports '
-            "show that your own mail passes.", rfc="RFC 7489 6.3", records=("v=DMARC1; p=none",), ttl=3600)),
+            advice='Publish "v=DMARC1; p=quarantine; rua=mailto:reports@example.com" at _dmarc.example.com once '
+            "reports show that your own mail passes.", rfc="RFC 7489 6.3", records=("v=DMARC1; p=none",), ttl=3600)),
         watched("example.com", Finding("ptr", "192.0.2.10", Verdict.UNKNOWN, "timeout",
             "No resolver answered within 3 seconds."), NOW - 5 * HOUR),
         watched("news.example.org", Finding("spf", "", Verdict.OK, "valid", "One valid record.", records=(spf,))),

@@ -1,0 +1,219 @@
+"""The private listener: who gets in, what it answers, and how the stream behaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import ClientSession, CookieJar
+from aiohttp.test_utils import TestClient, TestServer
+
+from agent.views import http
+from agent.views.metrics import Metrics
+from agent.views.state import Readiness, State
+from tests.unit.views import states
+
+TOKEN = "a-long-secret"
+
+
+class Box:
+    """The state of the moment, for a test to change."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.healthy = (True, "")
+
+    def change(self, **changes: Any) -> None:
+        self.state = msgspec.structs.replace(self.state, **changes)
+
+
+@contextlib.asynccontextmanager
+async def listener(
+    box: Box, token: str | None = None, check_now: Callable[[str], Awaitable[None]] | None = None
+) -> AsyncIterator[TestClient[Any, Any]]:
+    metrics = Metrics(lambda: box.state, version="1.2.3")
+    app = http.create_app(
+        metrics, lambda: box.state, private_token=token, healthy=lambda: box.healthy, check_now=check_now
+    )
+    async with TestClient(TestServer(app), cookie_jar=CookieJar(unsafe=True)) as client:
+        yield client
+
+
+@pytest.fixture
+def box() -> Box:
+    return Box(states.state())
+
+
+async def test_probes_say_why(box: Box) -> None:
+    async with listener(box, TOKEN) as client:
+        assert (await client.get("/healthz")).status == 200
+        ready = await client.get("/readyz")
+        assert (ready.status, (await ready.json())["ready"]) == (200, True)
+        box.change(readiness=(Readiness("store", False, "disk full"), Readiness("intake", True)))
+        box.healthy = (False, "event loop stuck")
+        ready = await client.get("/readyz")
+        assert ready.status == 503
+        assert (await ready.json())["conditions"][0] == {"name": "store", "ok": False, "reason": "disk full"}
+        health = await client.get("/healthz")
+        assert (health.status, await health.json()) == (503, {"healthy": False, "reason": "event loop stuck"})
+
+
+PATHS = ("/", "/metrics", "/api/v1/status", "/api/v1/stream", "/page/app.js", "/nowhere")
+
+
+async def test_the_token_protects_everything_but_the_probes(box: Box) -> None:
+    async with listener(box, TOKEN) as client:
+        for path in PATHS:
+            for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"},
+                            {"Authorization": "Bearer"}, {"Cookie": f"{http.COOKIE}={TOKEN}"}):  # fmt: skip
+                answer = await client.get(path, headers=headers)
+                assert answer.status == 401, (path, headers)
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert (await client.get("/?token=wrong")).status == 401
+        assert (await client.get(f"/api/v1/status?token={TOKEN}")).status == 401
+        assert (await client.get("/metrics", headers={"Authorization": f"bearer {TOKEN}"})).status == 200
+
+
+async def test_the_token_in_the_address_becomes_a_cookie_and_disappears(box: Box) -> None:
+    async with listener(box, TOKEN) as client:
+        answer = await client.get(f"/?token={TOKEN}", allow_redirects=False)
+        assert (answer.status, answer.headers["Location"]) == (303, ".")
+        cookie = answer.headers["Set-Cookie"]
+        assert TOKEN not in cookie
+        assert {"HttpOnly", "SameSite=Lax"} <= set(cookie.split("; "))
+        for path in ("/", "/api/v1/status", "/page/style.css"):
+            assert (await client.get(path)).status == 200
+
+
+async def test_without_a_token_it_is_open(box: Box) -> None:
+    async with listener(box) as client:
+        assert (await client.get("/api/v1/status")).status == 200
+
+
+async def test_security_headers_on_every_answer(box: Box) -> None:
+    async with listener(box) as client:
+        for path in ("/", "/metrics", "/healthz", "/nowhere", "/page/app.js"):
+            headers = (await client.get(path)).headers
+            policy = headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["Cache-Control"] == "no-store"
+
+
+async def test_unknown_paths_and_methods_answer_json(box: Box) -> None:
+    async with listener(box) as client:
+        for path in ("/nowhere", "/page/..%2fhttp.py", "/page/secret", "/api/v1/domains/example.com/check"):
+            method = client.post if path.endswith("check") else client.get
+            answer = await method(path)
+            assert (answer.status, await answer.json()) == (404, {"error": "not found"}), path
+        answer = await client.post("/metrics")
+        assert (answer.status, (await answer.json())["error"]) == (405, "method not allowed")
+        assert "GET" in answer.headers["Allow"]
+
+
+async def test_metrics_in_both_formats(box: Box) -> None:
+    async with listener(box) as client:
+        plain = await client.get("/metrics", headers={"Accept-Encoding": "identity"})
+        assert plain.content_type == "text/plain"
+        assert "mailvitals_ready 1.0" in await plain.text()
+        accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
+        packed = await client.get("/metrics", headers={"Accept": accept, "Accept-Encoding": "gzip"})
+        assert packed.headers["Content-Encoding"] == "gzip"
+        assert packed.content_type == "application/openmetrics-text"
+        assert (await packed.text()).endswith("# EOF\n")
+        named = await client.get("/metrics?name[]=mailvitals_ready")
+        assert "monthly_volume" not in await named.text()
+
+
+async def next_event(stream: Any) -> dict[str, Any]:
+    async with asyncio.timeout(5):
+        async for line in stream.content:
+            if line.startswith(b"data: "):
+                event: dict[str, Any] = json.loads(line[6:])
+                return event
+    raise AssertionError("the stream ended")
+
+
+async def test_the_stream_sends_changes_and_only_changes(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "STREAM_INTERVAL", 0.02)
+    async with listener(box) as client:
+        stream = await client.get("/api/v1/stream")
+        assert stream.content_type == "text/event-stream"
+        assert (await next_event(stream))["overall"]["state"] == "failing"
+        box.change(now=states.NOW + 5)  # time alone is no news
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await next_event(stream)
+        box.change(demo=True)
+        event = await next_event(stream)
+        assert (event["demo"], event["now"]) == (True, states.NOW + 5)
+
+
+async def test_a_quiet_stream_shows_that_it_lives(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "STREAM_INTERVAL", 0.02)
+    monkeypatch.setattr(http, "HEARTBEAT", 0.1)
+    async with listener(box) as client:
+        stream = await client.get("/api/v1/stream")
+        async with asyncio.timeout(5):
+            async for line in stream.content:
+                if line == b": alive\n":
+                    return
+        raise AssertionError("no sign of life")
+
+
+async def test_streams_are_bounded_and_free_their_place(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "STREAM_INTERVAL", 0.02)
+    monkeypatch.setattr(http, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(http, "STREAM_CLIENTS", 2)
+    async with listener(box) as client, ClientSession() as other:
+        url = client.make_url("/api/v1/stream")
+        first = await client.get("/api/v1/stream")
+        second = await other.get(url)
+        await next_event(first)
+        await next_event(second)
+        refused = await client.get("/api/v1/stream")
+        assert refused.status == 503
+        second.close()
+        async with asyncio.timeout(5):
+            while (again := await client.get("/api/v1/stream")).status == 503:
+                await asyncio.sleep(0.05)
+        assert again.status == 200
+
+
+async def test_streams_end_when_the_listener_shuts_down(box: Box) -> None:
+    async with listener(box) as client:
+        stream = await client.get("/api/v1/stream")
+        await next_event(stream)
+        async with asyncio.timeout(3):
+            await client.server.close()
+            assert await stream.content.read() == b"\n"
+
+
+async def test_a_check_on_demand(box: Box) -> None:
+    asked: list[str] = []
+    release = asyncio.Event()
+
+    async def check_now(domain: str) -> None:
+        if domain != "example.com":
+            raise KeyError(domain)
+        asked.append(domain)
+        await release.wait()
+
+    async with listener(box, None, check_now) as client:
+        url, proof = "/api/v1/domains/example.com/check", {"X-Mailvitals": "test"}
+        assert (await client.post(url)).status == 403
+        assert asked == []
+        running = asyncio.create_task(client.post(url, headers=proof))
+        while not asked:
+            await asyncio.sleep(0.01)
+        assert (await client.post(url, headers=proof)).status == 429
+        release.set()
+        answer = await running
+        assert (answer.status, len(await answer.json())) == (200, len(states.findings()))
+        assert (await client.post("/api/v1/domains/other.example/check", headers=proof)).status == 404
