@@ -88,7 +88,7 @@ class Row(NamedTuple):
     bucket: int
     cell: Cell
     measure: str
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
 
 
 class SourceState(msgspec.Struct, frozen=True):
@@ -130,8 +130,8 @@ class Ledger(Protocol):
     async def apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
         """Count the batches in one transaction; one result per batch, in order."""
 
-    async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> None:
-        """Seal a body away (AES-GCM). The oldest give way when the size cap is reached."""
+    async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> int:
+        """Seal a body away (AES-GCM). The oldest give way when the size cap is reached; returns how many did."""
 
     async def quarantined(self) -> list[Quarantined]:
         """What lies in quarantine, oldest first."""

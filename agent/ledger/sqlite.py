@@ -1,0 +1,354 @@
+"""The embedded store: SQLite in WAL mode, ``synchronous=FULL``, one writer thread, one reader thread.
+
+One ``apply`` is one transaction and a handful of statements (``sqlite_commit``). Cost per event: one insert into a
+clustered index and up to three probes of it (its own and the neighbouring hours); a bounce probes every stored hour
+within five days. It does not grow with what is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets as random_source
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from agent.ledger.base import (
+    HOUR,
+    IDENTITY_AGE,
+    MEASURES,
+    QUARANTINE_AGE,
+    ROLLUP_AGE,
+    Applied,
+    Batch,
+    Cell,
+    Quarantined,
+    RecentBounce,
+    Row,
+    SourceState,
+    StoreUnavailable,
+)
+from agent.ledger.identity import Identifier
+from agent.ledger.outcomes import BY_RANK
+from agent.ledger.sqlite_commit import ROLLUPS, Commit
+
+SCHEMA_VERSION = 1
+_RECENT_KEPT = 1000
+_PRUNE_STEP = 20_000
+_MAX_CELLS = 0xFFFFFF
+
+T = TypeVar("T")
+
+
+class LedgerError(Exception):
+    """The database cannot be used as it is (a newer schema, another identity key, no SQLite file): settings to mend."""
+
+
+def load_or_create_key(path: Path) -> bytes:
+    """The identity key beside the database, made on first use with mode 0600. Raises ``OSError``."""
+    try:
+        return path.read_bytes().strip()
+    except FileNotFoundError:
+        pass
+    key = random_source.token_hex(32).encode()
+    fresh = path.with_name(f"{path.name}.{random_source.token_hex(4)}")
+    fresh.touch(mode=0o600, exist_ok=False)
+    fresh.write_bytes(key)
+    try:
+        path.hardlink_to(fresh)  # Atomic, and loses against another process that was first.
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()
+    return path.read_bytes().strip()
+
+
+class SqliteLedger:
+    """See ``base.Ledger``. Several processes may have the same file open (an import beside a running agent)."""
+
+    def __init__(self, path: Path, key: bytes, *, quarantine_max_bytes: int = 64 * 1024 * 1024) -> None:
+        """Open or create the database. Raises ``LedgerError`` or ``StoreUnavailable``."""
+        self._path = path
+        self._quarantine_max = quarantine_max_bytes
+        derived = HKDF(SHA256(), 64, None, b"mailvitals ledger").derive(key)
+        self._identifier = Identifier(derived[:32])
+        self._seal = AESGCM(derived[32:])
+        self._cells: dict[Cell, int] = {}
+        self._cell_by_id: dict[int, Cell] = {}
+        self._hours: set[int] = set()
+        self._data_version = -1
+        self._closed = False
+        self._writer_thread = ThreadPoolExecutor(1, "ledger-writer")
+        self._reader_thread = ThreadPoolExecutor(1, "ledger-reader")
+        try:
+            self._writer = self._connect()
+            self._migrate()
+            self._reader = self._connect()
+            self._reader.execute("PRAGMA query_only = ON")
+        except sqlite3.DatabaseError as e:
+            if "not a database" in str(e):
+                raise LedgerError(f"{path} is not a SQLite database") from None
+            raise StoreUnavailable(f"{path}: {e}") from e
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA cache_size = -65536")
+        db.execute("PRAGMA temp_store = MEMORY")
+        db.execute("PRAGMA wal_autocheckpoint = 4000")  # Pages: a checkpoint each 16 MB.
+        return db
+
+    def _migrate(self) -> None:
+        db = self._writer
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION:
+                raise LedgerError(
+                    f"{self._path} has schema version {version}, this program knows {SCHEMA_VERSION}: upgrade it"
+                )
+            for step in range(version + 1, SCHEMA_VERSION + 1):
+                script = resources.files("agent.ledger").joinpath(f"schema/sqlite-{step}.sql").read_text()
+                for statement in _statements(script):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {step}")
+            # Hashes under another key would count every event anew.
+            proof = self._identifier.digest("identity key")
+            row = db.execute("SELECT value FROM meta WHERE name = 'key_proof'").fetchone()
+            if row is None:
+                db.execute("INSERT INTO meta VALUES ('key_proof', ?)", (proof,))
+            elif row[0] != proof:
+                raise LedgerError(
+                    f"{self._path} was written with another identity key: restore it (store.identity_key)"
+                )
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+
+    # Threads: nothing below touches the event loop but these two.
+
+    async def _write(self, work: Callable[..., T], *args: object) -> T:
+        return await self._on(self._writer_thread, work, *args)
+
+    async def _read(self, work: Callable[..., T], *args: object) -> T:
+        return await self._on(self._reader_thread, work, *args)
+
+    async def _on(self, thread: ThreadPoolExecutor, work: Callable[..., T], *args: object) -> T:
+        if self._closed:
+            raise StoreUnavailable("the ledger is closed")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, work, *args)
+        except sqlite3.Error as e:
+            raise StoreUnavailable(f"{type(e).__name__}: {e}") from e
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = self._writer
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            version = db.execute("PRAGMA data_version").fetchone()[0]
+            if version != self._data_version:
+                self._load_caches(db)
+                self._data_version = version
+            yield db
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            self._data_version = -1  # What this transaction added to the caches is gone.
+            raise
+
+    def _load_caches(self, db: sqlite3.Connection) -> None:
+        rows = db.execute("SELECT id, domain, provider, stream, mailbox_provider FROM cell").fetchall()
+        by_id = {row[0]: Cell(*row[1:]) for row in rows}
+        self._cell_by_id = by_id
+        self._cells = {cell: number for number, cell in by_id.items()}
+        self._hours = {row[0] for row in db.execute("SELECT hour FROM hour")}
+
+    def _cell(self, cell: Cell) -> int:
+        number = self._cells.get(cell)
+        if number is None:
+            if len(self._cells) >= _MAX_CELLS:
+                raise StoreUnavailable("too many combinations of domain, provider, stream and mailbox provider")
+            cursor = self._writer.execute(
+                "INSERT INTO cell (domain, provider, stream, mailbox_provider) VALUES (?, ?, ?, ?)", cell
+            )
+            number = int(cursor.lastrowid or 0)
+            self._cells[cell] = number
+            self._cell_by_id[number] = cell
+        return number
+
+    async def apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
+        return await self._write(self._apply, batches, now)
+
+    def _apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
+        with self._transaction() as db:
+            commit = Commit(db, self._cell, self._cells, self._cell_by_id, self._hours, self._identifier, now)
+            for batch in batches:
+                commit.add(batch)
+            return commit.finish()
+
+    async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> int:
+        return await self._write(self._quarantine, source, reason, body, dict(headers), now)
+
+    def _quarantine(self, source: str, reason: str, body: bytes, headers: dict[str, str], now: float) -> int:
+        nonce = random_source.token_bytes(12)
+        plain = msgspec.msgpack.encode((headers, body))
+        sealed = nonce + self._seal.encrypt(nonce, plain, source.encode())
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO quarantine (at, source, reason, size, sealed) VALUES (?, ?, ?, ?, ?)",
+                (now, source, reason[:200], len(body), sealed),
+            )
+            return db.execute(
+                "DELETE FROM quarantine WHERE id IN (SELECT id FROM (SELECT id, sum(length(sealed)) OVER "
+                "(ORDER BY id DESC) AS total FROM quarantine) WHERE total > ?)",
+                (self._quarantine_max,),
+            ).rowcount
+
+    async def quarantined(self) -> list[Quarantined]:
+        return await self._read(
+            lambda: [
+                Quarantined(*row)
+                for row in self._reader.execute("SELECT id, at, source, reason, size FROM quarantine ORDER BY id")
+            ]
+        )
+
+    async def unseal(self, quarantine_id: int) -> tuple[dict[str, str], bytes]:
+        row = await self._read(
+            lambda: self._reader.execute(
+                "SELECT source, sealed FROM quarantine WHERE id = ?", (quarantine_id,)
+            ).fetchone()
+        )
+        if row is None:
+            raise KeyError(quarantine_id)
+        try:
+            plain = self._seal.decrypt(row[1][:12], row[1][12:], row[0].encode())
+        except InvalidTag:
+            raise StoreUnavailable(f"quarantined body {quarantine_id} was altered or sealed with another key") from None
+        return msgspec.msgpack.decode(plain, type=tuple[dict[str, str], bytes])
+
+    async def rows(self, width: int, since: float, until: float) -> list[Row]:
+        return await self._read(self._rows, ROLLUPS[width], since, until)
+
+    def _rows(self, table: str, since: float, until: float) -> list[Row]:
+        db = self._reader
+        # One row of JSON: a row a count would cost an interpreter-lock hand-over each.
+        found = db.execute(
+            f"SELECT json_group_array(json_array(bucket, cell, measure, count)) FROM {table} "
+            "WHERE bucket >= ? AND bucket < ? AND count <> 0",
+            (since, until),
+        ).fetchone()[0]
+        decoded = msgspec.json.decode(found, type=list[tuple[int, int, int, int]])
+        cells = self._cell_by_id
+        if any(row[1] not in cells for row in decoded):
+            query = "SELECT id, domain, provider, stream, mailbox_provider FROM cell"
+            cells = {row[0]: Cell(*row[1:]) for row in db.execute(query)}
+        return [Row(bucket, cells[cell], MEASURES[measure], count) for bucket, cell, measure, count in decoded]
+
+    async def sources(self) -> dict[str, SourceState]:
+        return await self._read(
+            lambda: {
+                row[0]: SourceState(*row)
+                for row in self._reader.execute("SELECT name, received_at, event_at FROM source")
+            }
+        )
+
+    async def recent_bounces(self, limit: int) -> list[RecentBounce]:
+        return await self._read(self._recent_bounces, limit)
+
+    def _recent_bounces(self, limit: int) -> list[RecentBounce]:
+        rows = self._reader.execute(
+            "SELECT at, source, domain, provider, stream, mailbox_provider, rank, smtp_code, enhanced_code, reason "
+            "FROM recent_bounce r JOIN cell c ON c.id = r.cell ORDER BY r.id DESC LIMIT ?",
+            (limit,),
+        ).fetchall()
+        return [RecentBounce(r[0], r[1], Cell(*r[2:6]), BY_RANK[r[6]], r[7], r[8], r[9]) for r in rows]
+
+    async def load(self, kind: str) -> dict[str, bytes]:
+        return await self._read(
+            lambda: dict(self._reader.execute("SELECT key, body FROM document WHERE kind = ?", (kind,)).fetchall())
+        )
+
+    async def save(self, kind: str, documents: Mapping[str, bytes | None]) -> None:
+        await self._write(self._save, kind, dict(documents))
+
+    def _save(self, kind: str, documents: dict[str, bytes | None]) -> None:
+        with self._transaction() as db:
+            for key, body in documents.items():
+                if body is None:
+                    db.execute("DELETE FROM document WHERE kind = ? AND key = ?", (kind, key))
+                else:
+                    db.execute("INSERT OR REPLACE INTO document VALUES (?, ?, ?)", (kind, key, body))
+
+    async def prune(self, now: float) -> None:
+        oldest = int(now - IDENTITY_AGE) // HOUR
+        # One short transaction at a time, so that apply gets its turn in between.
+        more = True
+        while more:
+            more = await self._write(self._prune_identities, oldest)
+        await self._write(self._prune_rest, now)
+
+    def _prune_identities(self, oldest: int) -> bool:
+        with self._transaction() as db:
+            row = db.execute("SELECT min(hour) FROM hour WHERE hour < ?", (oldest,)).fetchone()
+            if row[0] is None:
+                return False
+            gone = db.execute(
+                "DELETE FROM identity WHERE hour = :h AND hash IN (SELECT hash FROM identity WHERE hour = :h LIMIT :n)",
+                {"h": row[0], "n": _PRUNE_STEP},
+            ).rowcount
+            if gone < _PRUNE_STEP:
+                db.execute("DELETE FROM hour WHERE hour = ?", row)
+                self._hours.discard(row[0])
+        return True
+
+    def _prune_rest(self, now: float) -> None:
+        with self._transaction() as db:
+            for width, table in ROLLUPS.items():
+                db.execute(f"DELETE FROM {table} WHERE bucket < ?", (now - ROLLUP_AGE[width],))
+            db.execute("DELETE FROM bounce WHERE last_at < ?", (int(now - IDENTITY_AGE) * 1000,))
+            db.execute("DELETE FROM quarantine WHERE at < ?", (now - QUARANTINE_AGE,))
+            db.execute("DELETE FROM recent_bounce WHERE id <= (SELECT max(id) FROM recent_bounce) - ?", (_RECENT_KEPT,))
+
+    async def writable(self) -> bool:
+        try:
+            await asyncio.wait_for(self._write(self._touch), 5.0)
+        except (StoreUnavailable, TimeoutError):
+            return False
+        return True
+
+    def _touch(self) -> None:
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('touched', randomblob(8))")
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._reader_thread, self._reader.close)
+        await loop.run_in_executor(self._writer_thread, self._writer.close)
+        self._reader_thread.shutdown()
+        self._writer_thread.shutdown()
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,33 @@
+"""The stores that the ledger suite runs on. A second store is one more entry in ``STORES``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from agent.ledger.base import Ledger
+from agent.ledger.sqlite import SqliteLedger
+
+KEY = b"k" * 32
+
+
+def _sqlite(directory: Path) -> Ledger:
+    return SqliteLedger(directory / "ledger.db", KEY, quarantine_max_bytes=100_000)
+
+
+STORES: dict[str, Callable[[Path], Ledger]] = {"sqlite": _sqlite}
+
+
+@pytest.fixture(params=sorted(STORES))
+def open_ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Ledger]:
+    """Opens the same store again at every call."""
+    return lambda: STORES[request.param](tmp_path)
+
+
+@pytest.fixture
+async def ledger(open_ledger: Callable[[], Ledger]) -> AsyncIterator[Ledger]:
+    store = open_ledger()
+    yield store
+    await store.close()
