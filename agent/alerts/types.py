@@ -29,13 +29,15 @@ class Condition(msgspec.Struct, frozen=True):
 class Incident(msgspec.Struct, frozen=True):
     """An open incident, as it is stored and shown. Times are Unix seconds. ``cleared_at`` is when the condition was
     first seen not to hold any more (the quiet period runs from it), 0 while it holds; ``resolved_at`` is when the
-    quiet period was over, 0 before. A resolved incident is kept while Alertmanager is still being told."""
+    quiet period was over, 0 before. A resolved incident is kept while Alertmanager is still being told. ``paused_at``
+    is when a running quiet period was halted because nothing was known any more, 0 while it runs."""
 
     labels: dict[str, str]
     annotations: dict[str, str]
     starts_at: float
     cleared_at: float = 0.0
     resolved_at: float = 0.0
+    paused_at: float = 0.0
 
     @property
     def state(self) -> str:
