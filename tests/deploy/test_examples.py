@@ -111,7 +111,7 @@ def test_alertmanager_takes_its_configuration() -> None:
 
 
 @pytest.mark.parametrize(("labels", "receiver"), [
-    (["alertname=Watchdog"], "dead-mans-switch"),
+    (["alertname=MailvitalsWatchdog"], "dead-mans-switch"),
     (["alertname=MailTargetBreached", "severity=critical", "domain=example.com"], "pager"),
     (["alertname=MailDnsCheckFailing", "severity=warning", "domain=example.com"], "tickets"),
     (["alertname=MailvitalsAgentDown", "severity=critical"], "pager"),

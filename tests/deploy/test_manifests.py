@@ -215,6 +215,8 @@ def test_the_service_monitor_finds_the_private_service_and_its_token() -> None:
     spec = one(kustomized(MONITORING), "ServiceMonitor")["spec"]
     service = one(kustomized(BASE), "Service", "mailvitals-private")
     assert spec["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    job = service["metadata"]["labels"][spec["jobLabel"]]
+    assert f'job="{job}"' in (ROOT / "deploy/rules/mailvitals-agent.yaml").read_text()
     (endpoint,) = spec["endpoints"]
     assert endpoint["port"] in {p["name"] for p in service["spec"]["ports"]}
     assert endpoint["path"] == "/metrics"
