@@ -44,6 +44,20 @@ class Answer(msgspec.Struct, frozen=True):
     server: str = ""
 
     def mx(self) -> list[tuple[int, str]]:
-        """The answer's MX records as (preference, exchange); exchange without trailing dot, ``""`` for a null MX."""
-        pairs = (record.split(" ", 1) for record in self.records)
-        return sorted((int(preference), exchange.rstrip(".").lower()) for preference, exchange in pairs)
+        """The answer's MX records as (preference, exchange); exchange without trailing dot, ``""`` for a null MX.
+        What does not read as an MX record is left out."""
+        pairs = (record.partition(" ") for record in self.records)
+        return sorted((int(p), exchange.rstrip(".").lower()) for p, space, exchange in pairs if space and _number(p))
+
+
+def _number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5
+
+
+def valid_name(name: str) -> bool:
+    """Whether a question can be made of the name: labels of 1 to 63 octets, 253 in all, printable ASCII."""
+    return (
+        0 < len(name) <= 253
+        and all(0 < len(label) <= 63 for label in name.split("."))
+        and all(" " <= c <= "~" for c in name)
+    )

@@ -5,13 +5,13 @@ It never waits, never opens a socket and knows no clock: a dict drives it in tes
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
-from agent.dns.answer import Answer, Question
+from agent.dns.answer import Answer, Outcome, Question
 
 
 class Verdict(StrEnum):
@@ -71,3 +71,72 @@ class Check(Protocol):
 
     def plan(self, subject: Subject) -> Plan:
         """The check of one subject. Ends for every sequence of answers, however absurd."""
+
+
+# Of several things said at once the first of these wins: a definite failure stands whatever else nobody could tell.
+SEVERITY = (Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.OK)
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing that is not as it should be; a check concludes from all of them."""
+
+    verdict: Verdict
+    reason: str
+    detail: str
+    advice: str = ""
+    rfc: str = ""
+
+
+def lost(answer: Answer) -> Problem:
+    """The problem of an answer from which nothing can be concluded."""
+    q = answer.question
+    detail = f"The {q.type} lookup of {q.name} ended in {answer.outcome}."
+    return Problem(Verdict.UNKNOWN, "indeterminate", detail, "Nothing to change: it is asked again soon.")
+
+
+def conclude(
+    check: str,
+    subject: str,
+    problems: Iterable[Problem],
+    *,
+    ok: str,
+    rfc: str,
+    records: Iterable[str] = (),
+    answers: Iterable[Answer] = (),
+) -> Finding:
+    """One finding out of all problems: verdict, reason and advice of the worst, and what every one of them says.
+    ``ok`` is the sentence when there are none; ``answers`` are those behind it, for the TTL."""
+    ordered = sorted(problems, key=lambda p: SEVERITY.index(p.verdict))
+    ttl = min((a.ttl for a in answers if a.outcome is Outcome.ANSWER and a.ttl > 0), default=0)
+    shown = tuple(record[:1000] for record in list(records)[:10])
+    if not ordered:
+        return Finding(check, subject, Verdict.OK, "ok", ok, rfc=rfc, records=shown, ttl=ttl)
+    worst = ordered[0]
+    detail = " ".join(dict.fromkeys(p.detail for p in ordered[:10]))[:2000]
+    advice = worst.advice[:2000]
+    return Finding(check, subject, worst.verdict, worst.reason, detail, advice, worst.rfc or rfc, shown, ttl)
+
+
+def asked_once(plan: Plan, known: dict[Question, Answer]) -> Plan:
+    """The same plan, asking no question twice. ``known`` is filled with the answers as they come."""
+    try:
+        questions = next(plan)
+        while True:
+            new = tuple(dict.fromkeys(q for q in questions if q not in known))
+            if new:
+                known.update(zip(new, (yield new), strict=True))
+            questions = plan.send(tuple(known[q] for q in questions))
+    except StopIteration as stop:
+        findings: tuple[Finding, ...] = stop.value
+        return findings
+
+
+def drive(plan: Plan, answers: Callable[[Question], Answer]) -> tuple[Finding, ...]:
+    """Lead a plan to its end on answers that are there already."""
+    try:
+        questions = next(plan)
+        while True:
+            questions = plan.send(tuple(map(answers, questions)))
+    except StopIteration as stop:
+        findings: tuple[Finding, ...] = stop.value
+        return findings

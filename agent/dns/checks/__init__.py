@@ -1,0 +1,8 @@
+"""Every DNS check, by name. To add one: write the module, add it here, to the tests and to docs/checks.md."""
+
+from __future__ import annotations
+
+from agent.dns.checks import dkim, dmarc, mx, spf
+from agent.dns.checks.base import Check
+
+CHECKS: dict[str, Check] = {"spf": spf, "dkim": dkim, "dmarc": dmarc, "mx": mx}

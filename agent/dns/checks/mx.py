@@ -1,0 +1,109 @@
+"""MX: replies and bounces can be delivered (RFC 5321 section 5.1, RFC 7505)."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from agent.dns.answer import Answer, Outcome, Question, valid_name
+from agent.dns.checks.base import Plan, Problem, Subject, Verdict, conclude, lost
+from agent.dns.space import is_address, reachable
+
+_EXCHANGES = 20  # looked at; the rest of an absurdly long answer is not
+
+
+def plan(subject: Subject) -> Plan:
+    """One finding: whether mail to the domain has somewhere to go."""
+    domain = subject.domain
+    mx, a, aaaa = yield (Question(domain, "MX"), Question(domain, "A"), Question(domain, "AAAA"))
+    exchanges = list(dict.fromkeys(exchange for _, exchange in mx.mx()))[:_EXCHANGES]
+    behind = [mx]
+    if not mx.outcome.definitive:
+        problems = [lost(mx)]
+    elif not exchanges:
+        problems = [_none(domain, mx, a, aaaa)]
+    elif "" in exchanges:
+        problems = [_null(domain, alone=len(exchanges) == 1)]
+    else:
+        problems = [p for exchange in exchanges if (p := _name(domain, exchange))]
+        hosts = [exchange for exchange in exchanges if _name(domain, exchange) is None]
+        questions = [Question(host, type_) for host in hosts for type_ in ("A", "AAAA")]
+        answers = (yield tuple(questions)) if questions else ()
+        pairs = dict(zip(hosts, zip(answers[::2], answers[1::2], strict=True), strict=True))
+        problems += _addresses(domain, pairs)
+        behind += answers
+    finding = conclude(
+        "mx", "", problems, ok=f"Mail for {domain} goes to {', '.join(exchanges)}.", rfc="RFC 5321 section 5.1",
+        records=mx.records, answers=behind,
+    )  # fmt: skip
+    return (finding,)
+
+
+def _none(domain: str, mx: Answer, a: Answer, aaaa: Answer) -> Problem:
+    publish = f'Publish: {domain} MX "10 <your mail host>"'
+    if mx.outcome is Outcome.NXDOMAIN:
+        return Problem(Verdict.FAIL, "missing_name", f"{domain} does not exist in the DNS.", publish, "RFC 5321 5.1")
+    if Outcome.ANSWER in (a.outcome, aaaa.outcome):
+        detail = f"{domain} has no MX record; mail for it goes to its own address, which many senders refuse."
+        return Problem(Verdict.WARN, "mx_none", detail, publish, "RFC 5321 section 5.1")
+    for answer in (a, aaaa):
+        if not answer.outcome.definitive:
+            return lost(answer)
+    detail = f"{domain} has neither MX nor address records: replies and bounces cannot be delivered."
+    return Problem(Verdict.FAIL, "mx_none", detail, publish, "RFC 5321 section 5.1")
+
+
+def _null(domain: str, *, alone: bool) -> Problem:
+    if alone:
+        detail = f"{domain} declares that it takes no mail (null MX); receivers may refuse mail from it (550 5.7.27)."
+        advice = f'Publish a mail host instead: {domain} MX "10 <your mail host>"'
+        return Problem(Verdict.FAIL, "mx_null", detail, advice, "RFC 7505 section 4.2")
+    detail = f"{domain} has a null MX beside others, which is a contradiction."
+    return Problem(Verdict.FAIL, "mx_null", detail, f'Remove the record: {domain} MX "0 ."', "RFC 7505 section 3")
+
+
+def _name(domain: str, exchange: str) -> Problem | None:
+    """What is wrong with the exchange's name itself."""
+
+    def fail(reason: str, detail: str) -> Problem:
+        advice = f'Publish a host name instead of {exchange[:100]!r}: {domain} MX "10 <your mail host>"'
+        return Problem(Verdict.FAIL, reason, detail, advice, "RFC 5321 section 5.1")
+
+    if is_address(exchange):
+        return fail("mx_ip", f"The MX {exchange} is an address; it must be a host name.")
+    if "." not in exchange or not valid_name(exchange):
+        return fail("mx_dangling", f"The MX {exchange[:100]!r} is no complete host name.")
+    if exchange.endswith(f".{domain}.{domain}"):
+        return fail("mx_dangling", f"The MX {exchange} ends in {domain} twice: a final dot is missing in the zone.")
+    return None
+
+
+def _addresses(domain: str, pairs: dict[str, tuple[Answer, Answer]]) -> list[Problem]:
+    problems: list[Problem] = []
+    dangling: list[str] = []
+    for host, answers in pairs.items():
+        found = [text for answer in answers for text in answer.records]
+        if not found:
+            undecided = [answer for answer in answers if not answer.outcome.definitive]
+            problems += [lost(answer) for answer in undecided[:1]]
+            if not undecided:
+                dangling.append(host)
+            continue
+        if any(answer.cnames for answer in answers):
+            problems.append(
+                Problem(Verdict.WARN, "mx_cname", f"The MX {host} is a CNAME, which is forbidden.",
+                        f"Give {host} address records of its own.", "RFC 2181 section 10.3")
+            )  # fmt: skip
+        hidden = [text for text in found if is_address(text) and not reachable(ip_network(text))]
+        if hidden:
+            problems.append(
+                Problem(Verdict.FAIL, "mx_private", f"The MX {host} has the address {hidden[0][:60]}, which the "
+                        "Internet cannot reach.", f"Publish public addresses for {host}.", "RFC 5321 section 5.1")
+            )  # fmt: skip
+    if dangling:
+        every = len(dangling) == len(pairs)
+        detail = f"{', '.join(dangling)[:300]} {'has' if len(dangling) == 1 else 'have'} no address"
+        detail += ": mail cannot be delivered." if every else "; mail goes to the other hosts."
+        advice = f"Publish addresses for {dangling[0]}, or remove it from the MX of {domain}."
+        verdict = Verdict.FAIL if every else Verdict.WARN
+        problems.append(Problem(verdict, "mx_dangling", detail, advice, "RFC 5321 section 5.1"))
+    return problems

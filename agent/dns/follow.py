@@ -1,0 +1,46 @@
+"""How plans meet the live DNS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Generator
+from typing import TypeVar
+
+from agent.dns.answer import Answer, Outcome, Question
+from agent.dns.checks.base import Check, Finding, Subject
+from agent.dns.resolver import Resolver
+
+T = TypeVar("T")
+
+CHECK_LIMIT = 45.0  # seconds
+
+
+async def follow(
+    resolver: Resolver, plan: Generator[tuple[Question, ...], tuple[Answer, ...], T], *, limit: float = CHECK_LIMIT
+) -> T:
+    """Lead a plan to its end on answers no older than this call. After ``limit`` seconds every further question is
+    answered with a time-out, so that the plan still ends by its own rules."""
+    resolver.fresh()
+    end = time.monotonic() + limit
+    try:
+        questions = next(plan)
+        while True:
+            answers = tuple(Answer(q, Outcome.TIMEOUT) for q in questions)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, end - time.monotonic())):
+                    answers = tuple(await asyncio.gather(*map(resolver.ask, questions)))
+            questions = plan.send(answers)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        plan.close()
+
+
+async def run_check(
+    resolver: Resolver, check: Check, subject: Subject, *, limit: float = CHECK_LIMIT
+) -> tuple[Finding, ...]:
+    """The findings of one check of one subject, now; ends within about ``limit`` seconds."""
+    return await follow(resolver, check.plan(subject), limit=limit)

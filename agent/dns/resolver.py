@@ -1,0 +1,305 @@
+"""The resolver: questions go out through c-ares, answers come back as values, trouble is an outcome.
+
+c-ares keeps its own cache, in which "no such data" stays for an hour whatever the zone says, and lets what it learned
+of a server's speed shorten later time-outs. Both live in a channel, so channels are short-lived here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+import aiodns
+import dns.asyncquery
+import dns.exception
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.resolver
+import pycares
+
+from agent.dns.answer import Answer, Outcome, Question, valid_name
+
+_CHANNEL_AGE = 1.0  # seconds; the longest that anything can come out of c-ares' cache
+_BACKOFF = (0.2, 0.6)  # seconds before another attempt: c-ares itself repeats a SERVFAIL at once
+_HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./*")
+
+_OUTCOMES = {
+    pycares.errno.ARES_ENODATA: Outcome.NODATA,
+    pycares.errno.ARES_EFORMERR: Outcome.MALFORMED,
+    pycares.errno.ARES_ESERVFAIL: Outcome.SERVFAIL,
+    pycares.errno.ARES_ENOTFOUND: Outcome.NXDOMAIN,
+    pycares.errno.ARES_ENOTIMP: Outcome.REFUSED,
+    pycares.errno.ARES_EREFUSED: Outcome.REFUSED,
+    pycares.errno.ARES_EBADNAME: Outcome.MALFORMED,
+    pycares.errno.ARES_EBADRESP: Outcome.MALFORMED,
+    pycares.errno.ARES_ECONNREFUSED: Outcome.UNREACHABLE,
+    pycares.errno.ARES_ETIMEOUT: Outcome.TIMEOUT,
+}
+_RCODES = {
+    dns.rcode.NXDOMAIN: Outcome.NXDOMAIN,
+    dns.rcode.SERVFAIL: Outcome.SERVFAIL,
+    dns.rcode.REFUSED: Outcome.REFUSED,
+    dns.rcode.NOTIMP: Outcome.REFUSED,
+}
+_TYPES = {
+    "A": pycares.QUERY_TYPE_A,
+    "AAAA": pycares.QUERY_TYPE_AAAA,
+    "CNAME": pycares.QUERY_TYPE_CNAME,
+    "MX": pycares.QUERY_TYPE_MX,
+    "NS": pycares.QUERY_TYPE_NS,
+    "PTR": pycares.QUERY_TYPE_PTR,
+    "SOA": pycares.QUERY_TYPE_SOA,
+    "TXT": pycares.QUERY_TYPE_TXT,
+}
+
+
+class _Channel:
+    """One c-ares channel, closed when it is retired and the last question on it is answered."""
+
+    def __init__(self, nameservers: Sequence[str], timeout: float) -> None:
+        self.dns = aiodns.DNSResolver(nameservers=list(nameservers) or None, timeout=timeout, tries=1)
+        self.born = time.monotonic()
+        self.in_flight = 0
+        self.used = False
+
+
+class Resolver:
+    """Asks recursive name servers.
+
+    ``nameservers`` are ``host``, ``host:port``, ``[v6]:port`` or a bare IPv6 address; a host that is a name is looked
+    up through the system. None at all means the system's own. ``timeout`` is seconds per attempt and server, ``tries``
+    the number of attempts, ``concurrency`` how many questions are under way at once (more of them would make c-ares'
+    time-outs lie). ``on_query`` is told the outcome and the seconds of every attempt.
+    """
+
+    def __init__(
+        self,
+        nameservers: Sequence[str] = (),
+        *,
+        timeout: float = 3.0,
+        tries: int = 2,
+        concurrency: int = 64,
+        on_query: Callable[[str, float], None] | None = None,
+    ) -> None:
+        self._servers = [_host_and_port(text) for text in nameservers]
+        self._server = nameservers[0] if len(nameservers) == 1 else ""
+        self._timeout = timeout
+        self._tries = max(1, tries)
+        self._semaphore = asyncio.Semaphore(concurrency)
+        self._on_query = on_query
+        self._channel: _Channel | None = None
+        self._retired: set[_Channel] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def ask(self, question: Question) -> Answer:
+        """The answer, whatever happens. Raises ``ValueError`` for a record type that is not known here."""
+        if question.type not in _TYPES:
+            raise ValueError(f"unknown record type {question.type!r}")
+        if not valid_name(question.name):
+            return Answer(question, Outcome.MALFORMED, server=self._server)
+        answer = Answer(question, Outcome.UNREACHABLE, server=self._server)
+        for attempt in range(self._tries):
+            if attempt:
+                await asyncio.sleep(random.uniform(*_BACKOFF))  # noqa: S311 - jitter
+            async with self._semaphore:
+                begun = time.monotonic()
+                answer = await self._once(question)
+                if self._on_query:
+                    self._on_query(str(answer.outcome), time.monotonic() - begun)
+            if answer.outcome.definitive or answer.outcome is Outcome.MALFORMED or self._closed:
+                break
+            if self._channel is not None and self._channel.born <= begun:
+                self.fresh()
+        return answer
+
+    def fresh(self) -> None:
+        """Let no question asked from now on be answered from a cache of this process."""
+        channel, self._channel = self._channel, None
+        if channel is None:
+            return
+        if not channel.used:
+            self._channel = channel
+            return
+        self._retired.add(channel)
+        self._release(channel)
+
+    async def aclose(self) -> None:
+        """Close everything; questions under way end as ``unreachable``. Safe to call twice."""
+        self._closed = True
+        channels = [*self._retired, *([self._channel] if self._channel else [])]
+        self._channel = None
+        self._retired.clear()
+        await asyncio.gather(*self._closing, *(channel.dns.close() for channel in channels))
+
+    async def _once(self, question: Question) -> Answer:
+        if self._closed:
+            return Answer(question, Outcome.UNREACHABLE, server=self._server)
+        # A hung channel must not hang the caller: c-ares gives up by itself well before this.
+        limit = self._timeout * max(1, len(self._servers)) * 2 + 1
+        try:
+            async with asyncio.timeout(limit):
+                if _HOST_CHARACTERS.issuperset(question.name):
+                    return await self._through_channel(question)
+                return await self._by_hand(question)
+        except TimeoutError:
+            self.fresh()
+            return Answer(question, Outcome.TIMEOUT, server=self._server)
+        except (OSError, dns.exception.DNSException, pycares.AresError):  # no server to be had, no socket for it
+            return Answer(question, Outcome.UNREACHABLE, server=self._server)
+
+    async def _through_channel(self, question: Question) -> Answer:
+        channel = await self._current()
+        channel.in_flight += 1
+        channel.used = True
+        try:
+            result = await channel.dns.query_dns(question.name, question.type)
+        except aiodns.error.DNSError as e:
+            outcome = _OUTCOMES.get(e.args[0] if e.args else None, Outcome.UNREACHABLE)
+            return Answer(question, outcome, server=self._server)
+        except RuntimeError:  # the channel was closed meanwhile
+            return Answer(question, Outcome.UNREACHABLE, server=self._server)
+        finally:
+            channel.in_flight -= 1
+            self._release(channel)
+        return _answer(question, result, self._server)
+
+    async def _current(self) -> _Channel:
+        if self._channel is not None and time.monotonic() - self._channel.born > _CHANNEL_AGE:
+            self.fresh()
+        if self._channel is None:
+            addresses = [_joined(host, port) for host, port in await self._addresses()]
+            # Another question may have made one while a server's name was looked up.
+            self._channel = self._channel or _Channel(addresses, self._timeout)
+        return self._channel
+
+    def _release(self, channel: _Channel) -> None:
+        if channel in self._retired and not channel.in_flight:
+            self._retired.discard(channel)
+            task = asyncio.get_running_loop().create_task(channel.dns.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _addresses(self) -> list[tuple[str, int]]:
+        found: list[tuple[str, int]] = []
+        for host, port in self._servers:
+            if _is_address(host):
+                found.append((host, port))
+            else:
+                infos = await asyncio.get_running_loop().getaddrinfo(host, port)
+                found += [(str(info[4][0]), port) for info in infos[:1]]
+        return found
+
+    async def _by_hand(self, question: Question) -> Answer:
+        """Ask for a name that c-ares refuses to ask for. SPF's macros make such names (``user+tag.example.com``)."""
+        servers = await self._addresses()
+        if not servers:
+            system = dns.resolver.Resolver()
+            servers = [(str(server), 53) for server in system.nameservers if _is_address(str(server))][:1]
+        failure = Answer(question, Outcome.UNREACHABLE, server=self._server)
+        labels = [label.encode("ascii") for label in question.name.split(".")]
+        message = dns.message.make_query(dns.name.Name([*labels, b""]), question.type, use_edns=0, payload=1232)
+        for host, port in servers:
+            try:
+                response, _ = await dns.asyncquery.udp_with_fallback(message, host, self._timeout, port)
+            except dns.exception.Timeout:
+                failure = Answer(question, Outcome.TIMEOUT, server=self._server)
+            except OSError:
+                failure = Answer(question, Outcome.UNREACHABLE, server=self._server)
+            except dns.exception.DNSException:
+                failure = Answer(question, Outcome.MALFORMED, server=self._server)
+            else:
+                if response.rcode() != dns.rcode.NOERROR:
+                    return Answer(question, _RCODES.get(response.rcode(), Outcome.MALFORMED), server=self._server)
+                type_ = dns.rdatatype.from_text(question.type)
+                sets = [rrset for rrset in response.answer if rrset.rdtype == type_]
+                texts = tuple(_hand_text(rdata) for rrset in sets for rdata in rrset)
+                ttl = min((rrset.ttl for rrset in response.answer), default=0)
+                outcome = Outcome.ANSWER if texts else Outcome.NODATA
+                return Answer(question, outcome, texts, ttl=ttl, server=self._server)
+        return failure
+
+
+def _answer(question: Question, result: pycares.DNSResult, server: str) -> Answer:
+    # A CNAME that leads nowhere comes back as a success without records of the type asked for.
+    wanted = [record for record in result.answer if record.type == _TYPES[question.type]]
+    hops = {
+        _name(record.name): _name(record.data.cname)  # type: ignore[union-attr]
+        for record in result.answer
+        if record.type == pycares.QUERY_TYPE_CNAME
+    }
+    chain: list[str] = []
+    name = question.name
+    while question.type != "CNAME" and name in hops and hops[name] not in chain:
+        name = hops[name]
+        chain.append(name)
+    return Answer(
+        question,
+        Outcome.ANSWER if wanted else Outcome.NODATA,
+        tuple(_text(question.type, record.data) for record in wanted),
+        tuple(chain),
+        min((record.ttl for record in result.answer), default=0),
+        server,
+    )
+
+
+def _text(type_: str, data: Any) -> str:
+    match type_:
+        case "A" | "AAAA":
+            return str(data.addr)
+        case "CNAME":
+            return _name(data.cname)
+        case "MX":
+            return f"{data.priority} {_name(data.exchange)}."
+        case "NS":
+            return _name(data.nsdname)
+        case "PTR":
+            return _name(data.dname)
+        case "TXT":
+            return str(data.data.decode("latin-1"))
+        case _:
+            times = f"{data.serial} {data.refresh} {data.retry} {data.expire} {data.minimum}"
+            return f"{_name(data.mname)} {_name(data.rname)} {times}"
+
+
+def _hand_text(rdata: Any) -> str:
+    if rdata.rdtype == dns.rdatatype.TXT:
+        return b"".join(rdata.strings).decode("latin-1")
+    return str(rdata.to_text()).lower().rstrip(".") + ("." if rdata.rdtype == dns.rdatatype.MX else "")
+
+
+def _name(value: str | bytes) -> str:
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    return text.rstrip(".").lower()
+
+
+def _is_address(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ip_address(host))
+    return False
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    """Raises ``ValueError`` when the text is no ``host``, ``host:port``, ``[v6]:port`` or IPv6 address."""
+    if _is_address(text):
+        return text, 53
+    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+    if not colon:
+        host, port = text, "53"
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    valid = _is_address(host) if bracketed else valid_name(host) and ":" not in host
+    if not (valid and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"{text!r} is no name server: give host, host:port or [IPv6 address]:port")
+    return host, int(port)

@@ -1,0 +1,27 @@
+"""Address space that mail on the Internet cannot come from or go to."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+
+# Private, shared, loopback, link-local, unspecified and multicast space (IANA special-purpose registries).
+# Documentation networks are left out: no forgotten zone file puts them there, and examples are full of them.
+_UNREACHABLE = tuple(
+    ip_network(text)
+    for text in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
+        "224.0.0.0/4", "::/127", "fc00::/7", "fe80::/10", "ff00::/8",
+    )
+)  # fmt: skip
+
+
+def is_address(text: str) -> bool:
+    try:
+        return bool(ip_address(text))
+    except ValueError:
+        return False
+
+
+def reachable(network: IPv4Network | IPv6Network) -> bool:
+    """Whether no part of the network is unreachable from the Internet."""
+    return not any(network.version == other.version and network.overlaps(other) for other in _UNREACHABLE)
