@@ -11,7 +11,7 @@ import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -269,7 +269,7 @@ class Source(_Model):
         for key, value in extra.items():
             if key not in names:
                 known = (*type(self).model_fields, *names)
-                raise PydanticCustomError("extra", "unknown key `{key}`{hint}", {
+                raise PydanticCustomError("credential", "unknown key{hint}", {
                     "key": key, "hint": _did_you_mean(key, known),
                 })  # fmt: skip
             _check_credential(key, value)
@@ -301,10 +301,10 @@ def _check_credential(key: str, value: object) -> None:
     for item in flat:
         for secret in item if isinstance(item, list) else [item]:
             if not isinstance(secret, str) or not secret:
-                raise PydanticCustomError("credential", "`{key}` must be text, not empty (quote numbers)", {"key": key})
+                raise PydanticCustomError("credential", "must be text, not empty (quote numbers)", {"key": key})
     if (key == "headers") != isinstance(value, dict):
         what = "a mapping of header names to secrets" if key == "headers" else "text or a list of texts"
-        raise PydanticCustomError("credential", "`{key}` must be {what}", {"key": key, "what": what})
+        raise PydanticCustomError("credential", "must be {what}", {"key": key, "what": what})
 
 
 class Domain(_Model):
@@ -456,7 +456,7 @@ class _Environment(EnvSettingsSource):
 
 def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
     try:
-        return cast(dict[str, Any], _Environment(environ)())
+        return _Environment(environ)()
     except ValueError as e:
         problems.append(f"environment: {str(e).splitlines()[0]} (lists and mappings are given as JSON)")
         return {}
@@ -478,9 +478,9 @@ def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
 def _paths(model: type[BaseModel], at: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     for name, field in model.model_fields.items():
         yield (*at, name)
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is field.annotation:
-                yield from _paths(kind, (*at, name))
+        kind: Any = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _paths(kind, (*at, name))
 
 
 def _merge(under: dict[str, Any], over: Mapping[str, Any]) -> None:
@@ -538,6 +538,8 @@ def _did_you_mean(word: str, known: Any) -> str:
 def _explain(error: dict[str, Any], lines: Mapping[tuple[str | int, ...], int], origin: str) -> str:
     path: tuple[str | int, ...] = tuple(error["loc"])
     message = error["msg"]
+    if error["type"] == "credential" and "key" in error.get("ctx", {}):
+        path = (*path, error["ctx"]["key"])
     if error["type"] == "extra_forbidden":
         parent = _model_at(path[:-1])
         known = list(parent.model_fields) if parent else []

@@ -1,0 +1,221 @@
+"""The public listener: ``POST /webhooks/{source}``, and what providers probe there. Nothing else.
+
+Answers follow the strictest of the providers (sources in ``docs/providers``): exactly 200 for what was taken, 401 for
+what cannot be proved (never 403, on which Postmark gives up), 503 for whatever the sender should bring again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import structlog
+from aiohttp import ClientError, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from agent.intake.gate import Gate, Overloaded
+from agent.intake.source import Prepared, Source
+from agent.ledger.base import Applied, Ledger, StoreUnavailable
+from agent.providers import AuthenticationError, ParseError, WebhookRequest
+
+PREFIX = "/webhooks/"
+UNKNOWN = "unknown"
+RETRY_AFTER = "10"  # seconds
+READ_TIMEOUT = 30.0  # seconds for a whole body
+# Bytes of bodies being read or waiting; beyond it senders are told to come back.
+IN_FLIGHT = 256 * 1024 * 1024
+# Larger bodies are verified and parsed in a thread: about the size that takes a millisecond.
+INLINE_BYTES = 32 * 1024
+
+log = structlog.get_logger()
+
+
+class IntakeMetrics(Protocol):
+    """What intake reports of itself."""
+
+    def request(self, source: str, outcome: str, seconds: float) -> None:
+        """One request; ``source`` is a configured name or ``unknown``."""
+
+    def applied(self, source: str, result: Applied) -> None:
+        """What became of a batch."""
+
+    def quarantined(self, source: str, reason: str) -> None:
+        """One request sealed away."""
+
+
+class Door:
+    """What a source's requests came to since the start, for people. ``last_error_at`` is Unix seconds."""
+
+    def __init__(self) -> None:
+        self.requests: dict[str, int] = {}
+        self.quarantined = 0
+        self.last_error = ""
+        self.last_error_at = 0.0
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, outcome: str, text: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.outcome = outcome
+        self.text = text
+        self.headers = headers
+
+
+_BUSY = {"Retry-After": RETRY_AFTER}
+
+
+class Intake:
+    """Takes webhooks for a fixed set of sources."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        gate: Gate,
+        ledger: Ledger,
+        metrics: IntakeMetrics,
+        *,
+        max_body_bytes: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._sources = sources
+        self._gate = gate
+        self._ledger = ledger
+        self._metrics = metrics
+        self._max_body = max_body_bytes
+        self._clock = clock
+        self._in_flight = 0
+        self._parser = ThreadPoolExecutor(1, "intake-parser")
+        self.doors = {name: Door() for name in sources}
+        self.draining = False
+
+    def server(self) -> web.Server:
+        """An aiohttp low-level server: there is one route, so there is no router."""
+        loop = asyncio.get_running_loop()
+        limit = self._max_body
+
+        def make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+            return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
+
+        return web.Server(
+            self.handle, request_factory=make_request, access_log=None, keepalive_timeout=75.0, lingering_time=2.0
+        )
+
+    def close(self) -> None:
+        """Stop the parser thread."""
+        self._parser.shutdown(wait=False, cancel_futures=True)
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Answer one request."""
+        start = time.perf_counter()
+        path = request.path
+        name = path[len(PREFIX) :] if path.startswith(PREFIX) else ""
+        source = self._sources.get(name)
+        try:
+            if source is None:
+                name = UNKNOWN
+                raise _Refusal(404, "unknown_source", "unknown source")
+            if request.method in ("GET", "HEAD"):
+                outcome, response = "probe", web.Response()
+            elif request.method != "POST":
+                raise _Refusal(405, "invalid", "only POST is taken here", {"Allow": "GET, HEAD, POST"})
+            else:
+                outcome = await self._take(source, request)
+                response = web.Response()
+        except _Refusal as e:
+            outcome = e.outcome
+            response = web.Response(status=e.status, text=e.text + "\n", headers=e.headers)
+            if source is not None:
+                self._note(source.name, outcome, e.text)
+        if self.draining or response.status == 413:
+            response.force_close()
+        if source is not None:
+            requests = self.doors[name].requests
+            requests[outcome] = requests.get(outcome, 0) + 1
+        self._metrics.request(name, outcome, time.perf_counter() - start)
+        return response
+
+    async def _take(self, source: Source, request: web.BaseRequest) -> str:
+        length = request.content_length or 0
+        if length > self._max_body:
+            raise _Refusal(413, "too_large", f"the body is larger than {self._max_body} bytes")
+        # A body without a length may be as large as any.
+        reserved = length or self._max_body
+        if self._in_flight + reserved > IN_FLIGHT and self._in_flight:
+            raise _Refusal(503, "overloaded", "too much at once", _BUSY)
+        self._in_flight += reserved
+        try:
+            body = await self._read(request)
+            webhook = WebhookRequest(
+                request.method,
+                request.path,
+                request.query_string,
+                {key.lower(): value for key, value in request.headers.items()},
+                body,
+                self._clock(),
+            )
+            return await self._process(source, webhook)
+        finally:
+            self._in_flight -= reserved
+
+    async def _read(self, request: web.BaseRequest) -> bytes:
+        try:
+            async with asyncio.timeout(READ_TIMEOUT):
+                return await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise _Refusal(413, "too_large", f"the body is larger than {self._max_body} bytes") from None
+        except TimeoutError:
+            raise _Refusal(408, "invalid", "the body did not arrive in time") from None
+        except (web.RequestPayloadError, HttpProcessingError, ClientError, ValueError):
+            # Cut short, or not in the encoding it claims.
+            raise _Refusal(400, "invalid", "the body cannot be read") from None
+
+    async def _process(self, source: Source, webhook: WebhookRequest) -> str:
+        try:
+            prepared = await self._prepare(source, webhook)
+        except AuthenticationError as e:
+            raise _Refusal(401, "unauthorized", str(e), {"WWW-Authenticate": 'Basic realm="webhooks"'}) from None
+        except ParseError as e:
+            await self._quarantine(source, webhook, "unreadable", str(e))
+            return "quarantined"
+        try:
+            result = await self._gate.submit(prepared.batch)
+        except Overloaded:
+            raise _Refusal(503, "overloaded", "too much at once", _BUSY) from None
+        except StoreUnavailable:
+            raise _Refusal(503, "unavailable", "the store cannot commit now", _BUSY) from None
+        self._metrics.applied(source.name, result)
+        if prepared.malformed:
+            total = prepared.malformed + len(prepared.batch.events)
+            why = f"{prepared.malformed} of {total} items cannot be read"
+            await self._quarantine(source, webhook, "malformed_items", why)
+            return "quarantined"
+        return "accepted"
+
+    async def _prepare(self, source: Source, webhook: WebhookRequest) -> Prepared:
+        if len(webhook.body) <= INLINE_BYTES:
+            return source.prepare(webhook)
+        return await asyncio.get_running_loop().run_in_executor(self._parser, source.prepare, webhook)
+
+    async def _quarantine(self, source: Source, webhook: WebhookRequest, reason: str, why: str) -> None:
+        headers = {k: webhook.headers[k] for k in ("content-type",) if k in webhook.headers}
+        try:
+            gone = await self._ledger.quarantine(source.name, why, webhook.body, headers, webhook.received)
+        except StoreUnavailable:
+            raise _Refusal(503, "unavailable", "the store cannot commit now", _BUSY) from None
+        self._metrics.quarantined(source.name, reason)
+        self.doors[source.name].quarantined += 1
+        self._note(source.name, "quarantined", why)
+        if gone:
+            log.warning("quarantine.full", source=source.name, dropped=gone)
+
+    def _note(self, name: str, outcome: str, why: str) -> None:
+        """Log an error when it is new for the source, count it when it is the same again."""
+        door = self.doors[name]
+        if door.last_error != why:
+            log.warning("webhook.refused" if outcome != "quarantined" else "webhook.quarantined",
+                        source=name, outcome=outcome, reason=why)  # fmt: skip
+        door.last_error, door.last_error_at = why, self._clock()
