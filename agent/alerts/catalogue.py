@@ -194,7 +194,7 @@ def source_conditions(
                 Holds.YES if refused else Holds.NO,
                 labels,
                 summary=f"Webhooks of {source.name} are refused",
-                description=f"The last webhook of {source.name} was refused as not authentic {since_refusal:.0f} s ago, "
+                description=f"The last webhook of {source.name} was refused as not authentic {since_refusal:.0f} s ago "
                 "and none was accepted since. Most often the secret was changed on one side only."
                 if refused
                 else f"Webhooks of {source.name} are not being refused.",

@@ -1,0 +1,184 @@
+"""Incidents open once, keep their start and end after a quiet period."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.alerts.incidents import QUIET_PERIOD, RESOLVED_KEPT, identity, step
+from agent.alerts.types import Condition, Holds, Incident
+
+T = 1_750_000_000.0
+LABELS = {"alertname": "MailTargetBreached", "domain": "example.com", "phase": "growth", "target": "bounce"}
+KEY = identity(LABELS)
+
+
+def condition(holds: Holds, description: str = "", **labels: str) -> Condition:
+    return Condition(labels=LABELS | labels, holds=holds, annotations={"description": description})
+
+
+YES, NO, UNKNOWN = (condition(h) for h in (Holds.YES, Holds.NO, Holds.UNKNOWN))
+
+
+def play(*looks: tuple[float, Condition | None], quiet_period: float = QUIET_PERIOD) -> dict[str, Incident]:
+    incidents: dict[str, Incident] = {}
+    for after, look in looks:
+        incidents = step(incidents, [look] if look else [], T + after, quiet_period)
+    return incidents
+
+
+def test_an_incident_opens_once_and_keeps_its_start() -> None:
+    incidents = play((0, YES), (60, YES), (600, condition(Holds.YES, "worse")))
+    assert list(incidents) == [KEY]
+    incident = incidents[KEY]
+    assert (incident.starts_at, incident.state, incident.labels) == (T, "open", LABELS)
+    assert incident.annotations == {"description": "worse"}
+
+
+@pytest.mark.parametrize("look", [NO, UNKNOWN])
+def test_nothing_but_yes_opens(look: Condition) -> None:
+    assert play((0, look), (60, look)) == {}
+
+
+def test_it_ends_when_the_quiet_period_is_over() -> None:
+    closing = play((0, YES), (60, NO), (60 + QUIET_PERIOD - 1, NO))[KEY]
+    assert (closing.state, closing.cleared_at, closing.resolved_at) == ("closing", T + 60, 0)
+    resolved = play((0, YES), (60, NO), (60 + QUIET_PERIOD, NO))[KEY]
+    assert (resolved.state, resolved.resolved_at, resolved.starts_at) == ("resolved", T + 60 + QUIET_PERIOD, T)
+
+
+def test_what_returns_within_the_quiet_period_is_the_same_incident() -> None:
+    incident = play((0, YES), (60, NO), (QUIET_PERIOD, YES))[KEY]
+    assert (incident.state, incident.starts_at) == ("open", T)
+    again = play((0, YES), (60, NO), (QUIET_PERIOD, YES), (QUIET_PERIOD + 1, NO), (2 * QUIET_PERIOD, NO))[KEY]
+    assert again.state == "closing"
+
+
+def test_what_returns_after_it_is_a_new_one() -> None:
+    end = 60 + QUIET_PERIOD
+    incident = play((0, YES), (60, NO), (end, NO), (end + 30, YES))[KEY]
+    assert (incident.state, incident.starts_at) == ("open", T + end + 30)
+
+
+def test_unknown_holds_an_open_incident() -> None:
+    assert play((0, YES), (60, UNKNOWN), (10 * QUIET_PERIOD, UNKNOWN))[KEY].state == "open"
+
+
+def test_unknown_pauses_a_quiet_period() -> None:
+    looks = [(0, YES), (100, NO), (400, UNKNOWN), (500, UNKNOWN), (5000, NO)]
+    paused = play(*looks[:-1])[KEY]
+    assert (paused.state, paused.cleared_at) == ("closing", T + 100)
+    resumed = play(*looks)[KEY]
+    assert resumed.state == "closing"
+    # 300 s were quiet before the pause.
+    assert resumed.cleared_at == T + 5000 - 300
+    assert play(*looks, (5000 + QUIET_PERIOD - 301, NO))[KEY].state == "closing"
+    assert play(*looks, (5000 + QUIET_PERIOD - 300, NO))[KEY].state == "resolved"
+
+
+def test_yes_after_a_pause_forgets_it() -> None:
+    incident = play((0, YES), (100, NO), (400, UNKNOWN), (500, YES))[KEY]
+    assert incident == Incident(labels=LABELS, annotations={"description": ""}, starts_at=T)
+
+
+def test_a_resolved_incident_stays_to_be_told_and_then_goes() -> None:
+    looks = [(0, YES), (60, NO), (120, NO)]
+    assert play(*looks, (119 + RESOLVED_KEPT, NO), quiet_period=60)[KEY].resolved_at == T + 120
+    assert play(*looks, (120 + RESOLVED_KEPT, NO), quiet_period=60) == {}
+    assert play(*looks, (500, UNKNOWN), quiet_period=60)[KEY].resolved_at == T + 120
+
+
+def test_a_condition_that_disappeared_ends_after_the_quiet_period() -> None:
+    assert play((0, YES), (60, None))[KEY].state == "closing"
+    assert play((0, YES), (60, None), (60 + QUIET_PERIOD, None))[KEY].state == "resolved"
+
+
+def test_a_short_time_of_knowing_nothing_ends_nothing() -> None:
+    assert play((0, YES), (60, None), (120, YES))[KEY].state == "open"
+
+
+@pytest.mark.parametrize("holds", list(Holds))
+def test_a_changed_phase_ends_the_incident_of_the_old_one_at_once(holds: Holds) -> None:
+    incidents = step(play((0, YES)), [condition(holds, phase="enterprise")], T + 60)
+    assert incidents[KEY].resolved_at == T + 60
+    new = incidents.get(identity(LABELS | {"phase": "enterprise"}))
+    assert (new is not None and new.starts_at == T + 60) == (holds is Holds.YES)
+
+
+def test_another_target_of_the_domain_ends_nothing() -> None:
+    incidents = step(play((0, YES)), [condition(Holds.YES, target="complaint"), YES], T + 60)
+    assert {incident.state for incident in incidents.values()} == {"open"}
+    assert len(incidents) == 2
+
+
+def test_no_quiet_period_resolves_at_once() -> None:
+    assert play((0, YES), (60, NO), quiet_period=0)[KEY].resolved_at == T + 60
+
+
+def test_labels_are_one_identity_in_any_order_and_without_empty_ones() -> None:
+    assert identity({"b": "2", "a": "1", "c": ""}) == identity({"a": "1", "b": "2"}) == '[["a","1"],["b","2"]]'
+    assert identity({"a": '1"],["b","2'}) != identity({"a": "1", "b": "2"})
+    opened = step({}, [condition(Holds.YES, subject="")], T)
+    assert opened[KEY].labels == LABELS
+
+
+def test_of_one_identity_twice_the_graver_counts() -> None:
+    for several in ([NO, YES, UNKNOWN], [YES, NO], [UNKNOWN, YES]):
+        assert step({}, several, T)[KEY].state == "open"
+    for several in ([NO, UNKNOWN], [UNKNOWN, NO, NO]):
+        assert step(play((0, YES)), several, T + 60)[KEY].state == "open"
+
+
+conditions = st.lists(
+    st.builds(
+        condition,
+        st.sampled_from(list(Holds)),
+        st.sampled_from(["", "a", "b"]),
+        target=st.sampled_from(["bounce", "complaint"]),
+        phase=st.sampled_from(["growth", "enterprise", ""]),
+    ),
+    max_size=6,
+)
+histories = st.lists(st.tuples(st.floats(0, 2000), conditions), max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(histories, st.randoms(use_true_random=False))
+def test_order_and_duplicates_play_no_part(history: list[tuple[float, list[Condition]]], random: object) -> None:
+    straight: dict[str, Incident] = {}
+    shuffled: dict[str, Incident] = {}
+    now = T
+    for pause, looks in history:
+        now += pause
+        straight = step(straight, looks, now)
+        mixed = looks + looks
+        random.shuffle(mixed)  # type: ignore[attr-defined]
+        shuffled = step(dict(reversed(shuffled.items())), mixed, now)
+        assert shuffled == straight
+
+
+@settings(max_examples=200, deadline=None)
+@given(histories)
+def test_whatever_happens_incidents_stay_sound(history: list[tuple[float, list[Condition]]]) -> None:
+    incidents: dict[str, Incident] = {}
+    now = T
+    for pause, looks in history:
+        now += pause
+        after = step(incidents, looks, now)
+        firing = {identity(c.labels) for c in looks if c.holds is Holds.YES}
+        opened = {k for k, i in after.items() if not i.resolved_at}
+        was_open = {k for k, i in incidents.items() if not i.resolved_at}
+        assert firing <= opened <= was_open | firing
+        assert all(key == identity(incident.labels) for key, incident in after.items())
+        for key in was_open:
+            assert after[key].starts_at == incidents[key].starts_at
+        for incident in after.values():
+            assert incident.starts_at <= now
+            assert not incident.resolved_at or incident.starts_at <= incident.resolved_at <= now
+            assert not incident.cleared_at or incident.starts_at <= incident.cleared_at <= now
+        unknown = [msg for msg in looks if msg.holds is Holds.UNKNOWN]
+        held = step(after, [condition(Holds.UNKNOWN, **c.labels) for c in unknown], now + 10 * QUIET_PERIOD)
+        for key in {identity(c.labels) for c in unknown} & {k for k, i in after.items() if not i.resolved_at}:
+            assert not held[key].resolved_at
+        incidents = after
