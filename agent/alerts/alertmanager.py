@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import msgspec
 import structlog
-from yarl import URL
 
 from agent.alerts.incidents import identity
 from agent.alerts.types import Incident
@@ -47,7 +47,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     @property
     def label(self) -> str:
         """The URL without credentials, for people, logs and metrics."""
-        return str(URL(self.url).with_user(None)).rstrip("/")
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -111,10 +112,11 @@ class _Channel:
         clock: Callable[[], float],
         generator_url: str,
     ) -> None:
-        url = URL(endpoint.url)
-        username, password = endpoint.username or url.user or "", endpoint.password or url.password or ""
+        url = urlsplit(endpoint.url)
+        username = endpoint.username or unquote(url.username or "")
+        password = endpoint.password or unquote(url.password or "")
         self.label = endpoint.label
-        self.target = URL(self.label + "/api/v2/alerts")
+        self.target = f"{self.label}/api/v2/alerts"
         self.headers = {"Content-Type": "application/json"}
         if endpoint.token:
             self.headers["Authorization"] = f"Bearer {endpoint.token}"
