@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,12 +16,23 @@ from agent.providers.base import as_text, as_time, load_json
 from agent.simulate import SIMULATORS
 from tests.providers.cases import CASES, NOW, SECRET_PART, request, signed
 
+DOCS = Path(__file__).parents[2] / "docs" / "providers"
+
 every_provider = pytest.mark.parametrize("name", PROVIDERS)
 
 
 def test_every_provider_has_its_cases_and_a_simulator() -> None:
     assert set(CASES) == set(PROVIDERS)
     assert set(SIMULATORS) == set(PROVIDERS)
+
+
+@every_provider
+def test_is_documented(name: str) -> None:
+    table = (DOCS / "README.md").read_text("utf-8")
+    assert f"| `{name}` |" in table
+    page = (DOCS / f"{name}.md").read_text("utf-8")
+    assert f"provider: {name}" in page
+    assert all(credential in page for way in PROVIDERS[name].CREDENTIALS for credential in way)
 
 
 @every_provider
