@@ -1,0 +1,188 @@
+"""The watch: every check of every domain, again and again, published only when it is believed.
+
+A record that is removed from the DNS becomes a ``fail`` within ``interval`` plus its TTL: the next look is never later
+than ``interval`` after the last, and a resolver's cache holds nothing longer than the TTL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import structlog
+
+from agent.dns.checks import CHECKS
+from agent.dns.checks.base import SEVERITY, Check, Finding, Subject, Verdict, Watched
+from agent.dns.follow import CHECK_LIMIT, run_check
+from agent.dns.report import confirm
+from agent.dns.resolver import Resolver
+
+_FIRST_RETRY = 15.0  # seconds until a failed look is tried again; doubled each time up to the interval
+_NEGATIVE = (60.0, 900.0)  # seconds after which a record that is not there is asked for again
+_START_SPREAD = 0.05  # seconds between the first looks, so that a start is no burst
+_START_SPREAD_MOST = 60.0  # seconds over which they are spread at most
+
+log = structlog.get_logger(__name__)
+
+
+class Watch:
+    """Watches the DNS of ``subjects``.
+
+    ``interval`` is the longest, ``min_interval`` the shortest time between two looks at the same thing, seconds; in
+    between, the TTL decides. Bad news is looked at again after ``confirm_after`` seconds before it is published.
+    A check that takes longer than ``limit`` seconds ends as ``unknown``. ``on_change`` is told of every finding whose
+    verdict or reason has changed. ``restored`` are the findings of an earlier run; those of subjects and checks that
+    are no longer watched are dropped as their check is run.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        subjects: Sequence[Subject],
+        *,
+        interval: float = 300.0,
+        min_interval: float = 60.0,
+        confirm_after: float = 2.0,
+        limit: float = CHECK_LIMIT,
+        checks: dict[str, Check] | None = None,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+        on_change: Callable[[Watched], None] | None = None,
+        restored: Iterable[Watched] = (),
+    ) -> None:
+        self._resolver = resolver
+        self._subjects = {subject.domain: subject for subject in subjects}
+        self._interval = interval
+        self._min_interval = min(min_interval, interval)
+        self._confirm_after = confirm_after
+        self._limit = limit
+        self._checks = CHECKS if checks is None else checks
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
+        self._on_change = on_change
+        self._failures: dict[tuple[str, str], int] = {}
+        self._locks = {(d, c): asyncio.Lock() for d in self._subjects for c in self._checks}
+        self._watched: dict[tuple[str, str, str], Watched] = {
+            (w.domain, w.finding.check, w.finding.subject): w
+            for w in restored
+            if w.domain in self._subjects and w.finding.check in self._checks
+        }
+        self._looked: set[tuple[str, str]] = set()
+        self._last_round_at = 0.0
+
+    def findings(self) -> tuple[Watched, ...]:
+        """What is known now, by domain, check and subject. Checks not looked at yet since the start are in it only
+        if they were restored."""
+        return tuple(self._watched[key] for key in sorted(self._watched))
+
+    @property
+    def last_round_at(self) -> float:
+        """When every check of every domain had last been looked at once more, Unix seconds; 0 before the first
+        time."""
+        return self._last_round_at
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        keys = [(domain, check) for domain in self._subjects for check in self._checks]
+        step = min(_START_SPREAD, _START_SPREAD_MOST / max(1, len(keys)))
+        async with asyncio.TaskGroup() as group:
+            for n, (domain, check) in enumerate(keys):
+                group.create_task(self._watch(domain, check, n * step), name=f"dns {check} {domain}")
+
+    async def check_now(self, domain: str) -> tuple[Watched, ...]:
+        """Look at one domain at once, and return what is then known of it. Raises ``KeyError`` for a domain that is
+        not watched."""
+        if domain not in self._subjects:
+            raise KeyError(domain)
+        await asyncio.gather(*(self._look(domain, check) for check in self._checks))
+        return tuple(w for w in self.findings() if w.domain == domain)
+
+    async def _watch(self, domain: str, check: str, delay: float) -> None:
+        while True:
+            await asyncio.sleep(delay)
+            delay = await self._look(domain, check)
+
+    async def _look(self, domain: str, check: str) -> float:
+        """One look, published. Returns the seconds until the next."""
+        key = (domain, check)
+        async with self._locks[key]:
+            try:
+                # The plan ends by itself at the limit; the second one is for a check that does not.
+                async with asyncio.timeout(2 * self._limit + self._confirm_after + 5):
+                    findings = await self._believed(domain, check)
+            except Exception as error:
+                log.error("dns_check_crashed", domain=domain, check=check, error=type(error).__name__)
+                findings = self._crashed(domain, check)
+            self._publish(domain, check, findings)
+            self._looked.add(key)
+            if len(self._looked) == len(self._locks):
+                self._looked.clear()
+                self._last_round_at = self._clock()
+            return self._next(key, findings)
+
+    async def _believed(self, domain: str, check: str) -> tuple[Finding, ...]:
+        subject = self._subjects[domain]
+        findings = await run_check(self._resolver, self._checks[check], subject, limit=self._limit)
+        if any(self._is_bad_news(domain, f) for f in findings):
+            await asyncio.sleep(self._confirm_after)
+            again = await run_check(self._resolver, self._checks[check], subject, limit=self._limit)
+            findings = confirm(findings, again)
+        return findings
+
+    def _is_bad_news(self, domain: str, finding: Finding) -> bool:
+        if finding.verdict not in (Verdict.FAIL, Verdict.WARN):
+            return False
+        known = self._watched.get((domain, finding.check, finding.subject))
+        before = known.last_definitive.verdict if known and known.last_definitive else Verdict.OK
+        return SEVERITY.index(finding.verdict) < SEVERITY.index(before)
+
+    def _crashed(self, domain: str, check: str) -> tuple[Finding, ...]:
+        subjects = sorted(s for d, c, s in self._watched if (d, c) == (domain, check)) or [""]
+        detail = "The check itself did not come to an end; its last answer may no longer hold."
+        return tuple(
+            Finding(check, subject, Verdict.UNKNOWN, "check_failed", detail, "See the log, and report this as a bug.")
+            for subject in subjects
+        )
+
+    def _publish(self, domain: str, check: str, findings: tuple[Finding, ...]) -> None:
+        now = self._clock()
+        current = {(domain, check, f.subject) for f in findings}
+        for gone in [key for key in self._watched if key[:2] == (domain, check) and key not in current]:
+            del self._watched[gone]
+        for finding in findings:
+            key = (domain, check, finding.subject)
+            old = self._watched.get(key)
+            same = old is not None and old.finding.verdict is finding.verdict
+            definite = finding.verdict is not Verdict.UNKNOWN
+            new = Watched(
+                domain=domain,
+                finding=finding,
+                checked_at=now,
+                since=old.since if old is not None and same else now,
+                definitive_at=now if definite else (old.definitive_at if old else 0.0),
+                last_definitive=finding if definite else (old.last_definitive if old else None),
+            )
+            self._watched[key] = new
+            if self._on_change and not (same and old is not None and old.finding.reason == finding.reason):
+                self._on_change(new)
+
+    def _next(self, key: tuple[str, str], findings: tuple[Finding, ...]) -> float:
+        # no_selectors is unknown for good: only other settings change it.
+        if any(f.verdict is Verdict.UNKNOWN and f.reason != "no_selectors" for f in findings):
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            base = min(_FIRST_RETRY * 2 ** min(failures - 1, 20), self._interval)
+        else:
+            self._failures.pop(key, None)
+            ttls = [f.ttl for f in findings if f.ttl > 0]
+            missing = any(f.verdict is Verdict.FAIL and not f.ttl for f in findings)
+            base = min(ttls, default=self._interval)
+            if missing:
+                base = min(base, max(_NEGATIVE[0], min(self._interval, _NEGATIVE[1])))
+            base = max(self._min_interval, min(base, self._interval))
+        jitter = self._rng.uniform(0.0, 0.1)
+        # Jitter spreads the looks but must never make one late.
+        return (
+            min(base * (1 + jitter), self._interval) if base < self._interval * 0.9 else self._interval * (1 - jitter)
+        )
