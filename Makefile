@@ -42,15 +42,15 @@ lint: $(VENV)/.tested ## ruff, mypy --strict and the import contracts
 bench: $(VENV)/.tested ## Measure throughput on this machine
 	@exec $(BIN)/python -m bench
 
-lock: $(VENV)/.uv ## Resolve all dependencies anew into the three lock files
-	@compile="$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --quiet"; \
+lock: $(VENV)/.uv ## Bring the lock files in line with pyproject.toml (remove them first to resolve all anew)
+	@compile="$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header"; \
 	$$compile pyproject.toml -o requirements.lock; \
-	$$compile --group test -c requirements.lock -o requirements-test.lock; \
+	$$compile pyproject.toml --group test -c requirements.lock -o requirements-test.lock; \
 	$$compile --group build -c requirements-test.lock -o requirements-build.lock
 
-rules: $(VENV)/.installed ## Write deploy/monitoring/ anew from deploy/rules/
-	$(BIN)/python deploy/monitoring/render.py
+rules: | $(VENV)/bin/python ## Write deploy/monitoring/ anew from deploy/rules/
+	@$(BIN)/python deploy/monitoring/render.py
 
 clean: ## Remove .venv, caches and the demo's data
 	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
