@@ -31,7 +31,7 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def promtool(*arguments: str) -> None:
-    done = subprocess.run([program("promtool", "prometheus"), *arguments], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([program("promtool", "prometheus"), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
