@@ -78,7 +78,8 @@ def _resolver(value: str) -> str:
     return value
 
 
-def _domain(value: str) -> str:
+def domain_name(value: str) -> str:
+    """A domain in lower-case ASCII without a final dot. Raises ``PydanticCustomError``."""
     name = value.rstrip(".").lower()
     try:
         name = name.encode("idna").decode("ascii") if not name.isascii() else name
@@ -109,7 +110,8 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _ip(value: str) -> str:
+def ip_address(value: str) -> str:
+    """An IP address in its usual form. Raises ``PydanticCustomError``."""
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
@@ -118,7 +120,7 @@ def _ip(value: str) -> str:
 
 Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0, le=400 * 86400)]
 HostPort = Annotated[str, AfterValidator(_host_port)]
-DomainName = Annotated[str, AfterValidator(_domain)]
+DomainName = Annotated[str, AfterValidator(domain_name)]
 SourceName = Annotated[str, AfterValidator(_name)]
 Label = Annotated[str, Field(max_length=100)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
@@ -315,7 +317,7 @@ class Domain(_Model):
     dkim_selectors: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$")], ...] = Field(
         (), description="Selectors in use; they cannot be discovered."
     )
-    sending_ips: tuple[Annotated[str, AfterValidator(_ip)], ...] = Field(
+    sending_ips: tuple[Annotated[str, AfterValidator(ip_address)], ...] = Field(
         (), description="Addresses that must pass SPF for this domain."
     )
 

@@ -47,13 +47,14 @@ class IntakeMetrics(Protocol):
 
 
 class Door:
-    """What a source's requests came to since the start, for people. ``last_error_at`` is Unix seconds."""
+    """What a source's requests came to since the start, for people. Times are Unix seconds."""
 
     def __init__(self) -> None:
         self.requests: dict[str, int] = {}
         self.quarantined = 0
         self.last_error = ""
         self.last_error_at = 0.0
+        self.unauthorized_at = 0.0
 
 
 class _Refusal(Exception):
@@ -219,3 +220,5 @@ class Intake:
             log.warning("webhook.refused" if outcome != "quarantined" else "webhook.quarantined",
                         source=name, outcome=outcome, reason=why)  # fmt: skip
         door.last_error, door.last_error_at = why, self._clock()
+        if outcome == "unauthorized":
+            door.unauthorized_at = door.last_error_at

@@ -82,8 +82,10 @@ class Metrics:
             self._counted("dns_queries_total", (outcome.value,))
 
     def declare_source(self, name: str, provider: str) -> None:
-        """Show a configured source from the start, all zeros: a counter that first appears at 1 shows no increase."""
+        """Show a configured source from the start, all zeros: a counter that first appears at 1 shows no increase.
+        What is configured costs nothing of the series budget."""
         self._sources[name] = provider
+        left = self._left
         known = {
             "webhook_requests_total": REQUEST_OUTCOMES,
             "duplicate_events_total": DUPLICATE_REASONS,
@@ -95,6 +97,7 @@ class Metrics:
                 self._counted(metric, (name, value))
         self._counted("unmatched_async_bounces_total", (name,))
         self._duration_of(name)
+        self._left = left
 
     def declare_alertmanager(self, alertmanager: str) -> None:
         """Show a configured Alertmanager from the start, all zeros."""
@@ -106,6 +109,15 @@ class Metrics:
         ``outcome`` is one of ``REQUEST_OUTCOMES``."""
         self._counted("webhook_requests_total", (source, outcome)).inc()
         self._duration_of(source).observe(seconds)
+
+    def requests_of(self, source: str) -> dict[str, int]:
+        """The requests of a source since the process started, by outcome; outcomes that never were are left out."""
+        counts = {
+            outcome: int(next(iter(child.collect())).samples[0].value)
+            for (name, outcome), child in self._children["webhook_requests_total"].items()
+            if name == source
+        }
+        return {outcome: n for outcome, n in counts.items() if n}
 
     def applied(self, source: str, result: Applied) -> None:
         """What the ledger made of one batch of the source."""

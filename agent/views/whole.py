@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from agent.dns.checks.base import Verdict
 from agent.views.catalogue import CATALOGUE, INCIDENT_STATES, OTHER, PREFIX, WHOLE, ratio_names
 from agent.views.state import State
+from agent.vitals import bounds
 from agent.vitals.types import DomainVitals, Rate, TargetVerdict
 
 # One part's rates by window.
@@ -120,8 +121,7 @@ def _busyness(windows: Windows) -> int:
 
 
 def _fold_all(parts: Iterable[tuple[str, str, str, Windows]]) -> dict[tuple[str, str], Windows]:
-    """One part per domain and scope out of several. Parts do not overlap, so numerators and denominators add up. The
-    sum has no bounds: nobody judges it."""
+    """One part per domain and scope out of several. Parts do not overlap, so numerators and denominators add up."""
     sums: dict[tuple[str, str], Windows] = {}
     for domain, scope, _, windows in parts:
         total = sums.setdefault((domain, scope), {})
@@ -130,9 +130,19 @@ def _fold_all(parts: Iterable[tuple[str, str, str, Windows]]) -> dict[tuple[str,
                 before = total.setdefault(window, {}).get(name)
                 numerator = rate.numerator + (before.numerator if before else 0)
                 denominator = rate.denominator + (before.denominator if before else 0)
-                if denominator:
-                    total[window][name] = Rate(numerator / denominator, None, None, numerator, denominator)
+                total[window][name] = Rate(numerator / denominator, None, None, numerator, denominator)
+    for windows in sums.values():
+        for rates in windows.values():
+            rates.update({name: _with_bounds(rate) for name, rate in rates.items() if name != "deferral"})
     return sums
+
+
+def _with_bounds(rate: Rate) -> Rate:
+    numerator, denominator = rate.numerator, rate.denominator
+    if numerator > denominator:
+        return rate
+    lower, upper = bounds.lower(numerator, denominator), bounds.upper(numerator, denominator)
+    return Rate(rate.value, lower, upper, numerator, denominator)
 
 
 def _add_findings(families: dict[str, GaugeMetricFamily], state: State) -> None:

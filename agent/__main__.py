@@ -1,0 +1,5 @@
+"""``python -m agent`` is ``mailvitals``."""
+
+from agent.cli import main
+
+main()

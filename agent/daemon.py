@@ -1,0 +1,382 @@
+"""The whole program on one page: built from the settings, run in one task group, ended in order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from agent import __version__
+from agent.alerts.alertmanager import Endpoint, Notifier
+from agent.alerts.catalogue import SourceHealth, conditions, source_conditions
+from agent.alerts.incidents import step
+from agent.alerts.types import Incident
+from agent.dns.checks.base import Subject, Watched
+from agent.dns.resolver import Resolver
+from agent.dns.watch import Watch
+from agent.intake.gate import Gate
+from agent.intake.http import Intake
+from agent.intake.source import Source
+from agent.ledger.base import DAY, HOUR, MINUTE, RecentBounce, SourceState, StoreUnavailable
+from agent.ledger.sqlite import SqliteLedger, load_or_create_key
+from agent.providers import PROVIDERS
+from agent.settings import Settings
+from agent.views.http import create_app
+from agent.views.metrics import Metrics
+from agent.views.state import AlertmanagerView, Readiness, SourceView, State
+from agent.vitals.evaluate import evaluate
+from agent.vitals.types import Snapshot
+
+PRUNE_EVERY = 600.0  # seconds
+PROBE_EVERY = 5.0
+LAG_EVERY = 0.5
+STUCK_AFTER = 30.0  # seconds without a turn of the event loop: not alive
+RECENT_BOUNCES = 50
+SHUTDOWN_REQUESTS = 10.0  # seconds that requests under way may take to finish
+
+log = structlog.get_logger()
+_encode, _incident, _watched = msgspec.json.encode, msgspec.json.Decoder(Incident), msgspec.json.Decoder(Watched)
+
+
+def open_ledger(settings: Settings) -> SqliteLedger:
+    """The store the settings name. Raises ``LedgerError``, ``StoreUnavailable`` or ``OSError``."""
+    path = settings.store.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    given = settings.store.identity_key
+    key = given.get_secret_value().encode() if given else load_or_create_key(path.with_name(path.name + ".key"))
+    return SqliteLedger(path, key, quarantine_max_bytes=settings.store.quarantine_max_bytes)
+
+
+def build_sources(settings: Settings) -> dict[str, Source]:
+    """The configured sources by name."""
+    names = [d.name for d in settings.domains]
+    return {
+        s.name: Source(
+            s.name, s.provider, PROVIDERS[s.provider], s.credentials,
+            domain=s.domain, stream=s.stream, streams=s.streams, domains=names,
+        )
+        for s in settings.sources
+    }  # fmt: skip
+
+
+class Daemon:
+    """The running agent. ``run`` ends after ``stop`` (or SIGTERM, SIGINT) once everything taken is committed."""
+
+    def __init__(self, settings: Settings, *, demo: bool = False, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._demo = demo
+        self._clock = clock
+        self._started_at = clock()
+        self._stop = asyncio.Event()
+        self._turned = time.monotonic()
+        self._ready = {"store": "not probed yet", "intake": "not open yet", "evaluation": "not done yet"}
+        self._snapshot: Snapshot | None = None
+        self._incidents: dict[str, Incident] = {}
+        self._saved: dict[str, dict[str, bytes]] = {"incident": {}, "finding": {}}
+        self._source_states: dict[str, SourceState] = {}
+        self._recent: tuple[RecentBounce, ...] = ()
+        self._phases = settings.phases.in_force()
+        self._domain_phases: dict[str, str] = {d.name: d.phase for d in settings.domains}
+
+        self.metrics = Metrics(self.state, version=__version__)
+        for source in settings.sources:
+            self.metrics.declare_source(source.name, source.provider)
+        self.ledger = open_ledger(settings)
+        self._gate = Gate(self.ledger, self.metrics, clock=clock)
+        self._intake = Intake(
+            build_sources(settings), self._gate, self.ledger, self.metrics,
+            max_body_bytes=settings.listen.max_body_bytes, clock=clock,
+        )  # fmt: skip
+        self._resolver = Resolver(settings.dns.resolvers, timeout=settings.dns.timeout, on_query=self.metrics.dns_query)
+        self._notifier = Notifier(
+            [Endpoint(a.url, _reveal(a.token), a.username or "", _reveal(a.password)) for a in settings.alertmanagers],
+            resend=settings.alerts.resend,
+            on_result=self.metrics.notification,
+            clock=clock,
+        )
+        for delivery in self._notifier.status():
+            self.metrics.declare_alertmanager(delivery.url)
+        self._watch: Watch | None = None
+        self.addresses: dict[str, str] = {}
+
+    def stop(self) -> None:
+        """Begin an orderly end."""
+        self._stop.set()
+
+    async def run(self, alongside: Callable[[Daemon], Any] | None = None) -> None:
+        """Serve until stopped. ``alongside`` is a coroutine function that runs beside it and is cancelled at the end.
+        Raises ``OSError`` when an address cannot be bound, ``StoreUnavailable`` when the store fails at the start."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        await self._restore()
+        public = web.ServerRunner(self._intake.server(), handle_signals=False, shutdown_timeout=SHUTDOWN_REQUESTS)
+        private = web.AppRunner(
+            create_app(
+                self.metrics, self.state, private_token=_reveal(self._settings.listen.private_token) or None,
+                healthy=self._healthy, check_now=self._check_now if self._watch else None,
+            ),
+            handle_signals=False, access_log=None, shutdown_timeout=2.0,
+        )  # fmt: skip
+        try:
+            await _listen(private, self._settings.listen.private, "private", self.addresses)
+            await _listen(public, self._settings.listen.public, "public", self.addresses)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._gate.run(), name="gate")
+                loops = [
+                    group.create_task(coroutine, name=name)
+                    for name, coroutine in (
+                        ("evaluate", self._evaluate_for_ever()),
+                        ("probe", self._probe_for_ever()),
+                        ("prune", self._prune_for_ever()),
+                        ("lag", self._watch_loop_lag()),
+                        ("notifier", self._notifier.run()),
+                    )
+                ]
+                if self._watch:
+                    loops.append(group.create_task(self._watch.run(), name="dns"))
+                self._ready["intake"] = ""
+                log.info("agent.started", version=__version__, **self.addresses)
+                if alongside:
+                    loops.append(group.create_task(alongside(self), name="alongside"))
+                await self._stop.wait()
+                await self._shut_down(public, loops)
+        finally:
+            # What the readiness probe and a last scrape see is "not ready", to the very end.
+            await private.cleanup()
+            await public.cleanup()
+            self._intake.close()
+            await self._resolver.aclose()
+            await self.ledger.close()
+        log.info("agent.stopped")
+
+    async def _shut_down(self, public: web.ServerRunner, loops: list[asyncio.Task[Any]]) -> None:
+        log.info("agent.stopping")
+        self._ready["intake"] = "shutting down"
+        self._intake.draining = True
+        await public.cleanup()  # Stops accepting, lets the requests under way finish: their commits still run.
+        self._gate.close()
+        for task in loops:
+            task.cancel()
+        try:
+            # What opened or closed in the last moments is kept; Alertmanager is told nothing special.
+            await self._save_incidents()
+            await self._save_findings()
+        except StoreUnavailable as e:
+            log.error("shutdown.not_saved", error=str(e))
+
+    async def _restore(self) -> None:
+        self._saved = {kind: await self.ledger.load(kind) for kind in ("incident", "finding")}
+        self._incidents = {key: _incident.decode(body) for key, body in self._saved["incident"].items()}
+        self._source_states = await self.ledger.sources()
+        restored = [_watched.decode(body) for body in self._saved["finding"].values()]
+        if self._settings.domains:
+            self._watch = Watch(
+                self._resolver,
+                [Subject(d.name, d.dkim_selectors, d.sending_ips) for d in self._settings.domains],
+                interval=self._settings.dns.interval,
+                min_interval=self._settings.dns.min_interval,
+                clock=self._clock,
+                on_change=_log_finding,
+                restored=restored,
+            )
+        # What was firing is told again before anything new is decided.
+        self._notifier.update(self._incidents.values())
+
+    # The loops.
+
+    async def _evaluate_for_ever(self) -> None:
+        failing = ""
+        while True:
+            began = time.monotonic()
+            try:
+                await self._evaluate()
+                failing, self._ready["evaluation"] = "", ""
+            except StoreUnavailable as e:
+                # The last snapshot stays, with its age; nothing is decided without the store.
+                self._ready["evaluation"] = f"the store does not answer: {e}"
+                if failing != str(e):
+                    failing = str(e)
+                    log.error("evaluation.failed", error=failing)
+            await asyncio.sleep(max(0.1, self._settings.vitals.interval - (time.monotonic() - began)))
+
+    async def _evaluate(self) -> None:
+        now = self._clock()
+        soon = now + HOUR
+        minutes = await self.ledger.rows(MINUTE, now - DAY - MINUTE, soon)
+        hours = await self.ledger.rows(HOUR, now - 30 * DAY - HOUR, soon)
+        days = await self.ledger.rows(DAY, now - 62 * DAY, soon)
+        self._source_states = await self.ledger.sources()
+        self._recent = tuple(await self.ledger.recent_bounces(RECENT_BOUNCES))
+        self._snapshot = await asyncio.to_thread(
+            evaluate,
+            now,
+            {name: self._phases[phase] for name, phase in self._domain_phases.items()},
+            minutes,
+            hours,
+            days,
+            stale_after=self._settings.vitals.stale_after,
+            bounce_classes=self._settings.vitals.bounce_classes,
+            phases=self._phases,
+        )
+        base = self._settings.alerts.runbook_base
+        found = conditions(self._snapshot, self._findings(), self._domain_phases, base)
+        found += source_conditions(self._source_health(), now, self._settings.vitals.stale_after, base)
+        before = self._incidents
+        self._incidents = step(before, found, now, self._settings.alerts.quiet_period)
+        _log_incidents(before, self._incidents)
+        try:
+            await self._save_incidents()
+            await self._save_findings()
+        finally:
+            self._notifier.update(self._incidents.values())
+
+    async def _save_incidents(self) -> None:
+        await self._save("incident", {key: _encode(incident) for key, incident in self._incidents.items()})
+
+    async def _save_findings(self) -> None:
+        await self._save(
+            "finding",
+            {f"{w.domain} {w.finding.check} {w.finding.subject}": _encode(w) for w in self._findings()},
+        )
+
+    async def _save(self, kind: str, documents: dict[str, bytes]) -> None:
+        saved = self._saved[kind]
+        changes: dict[str, bytes | None] = {k: v for k, v in documents.items() if saved.get(k) != v}
+        changes |= dict.fromkeys(saved.keys() - documents.keys())
+        if changes:
+            await self.ledger.save(kind, changes)
+            self._saved[kind] = documents
+
+    async def _probe_for_ever(self) -> None:
+        while True:
+            writable = await self.ledger.writable()
+            self._ready["store"] = "" if writable else "the store cannot commit"
+            await asyncio.sleep(PROBE_EVERY)
+
+    async def _prune_for_ever(self) -> None:
+        while True:
+            try:
+                await self.ledger.prune(self._clock())
+            except StoreUnavailable as e:
+                log.warning("prune.failed", error=str(e))
+            await asyncio.sleep(PRUNE_EVERY)
+
+    async def _watch_loop_lag(self) -> None:
+        while True:
+            due = time.monotonic() + LAG_EVERY
+            await asyncio.sleep(LAG_EVERY)
+            self._turned = time.monotonic()
+            self.metrics.loop_lag(max(0.0, self._turned - due))
+
+    # What the views ask for.
+
+    def state(self) -> State:
+        """Everything the views show, at this moment."""
+        return State(
+            version=__version__,
+            now=self._clock(),
+            started_at=self._started_at,
+            demo=self._demo,
+            leader=True,
+            readiness=tuple(Readiness(name, not why, why) for name, why in self._ready.items()),
+            snapshot=self._snapshot,
+            phases=self._phases,
+            domain_phases=self._domain_phases,
+            findings=self._findings(),
+            incidents=tuple(self._incidents.values()),
+            sources=tuple(self._source_view(s.name, s.provider, s.domain or "") for s in self._settings.sources),
+            recent_bounces=self._recent,
+            alertmanagers=tuple(
+                AlertmanagerView(d.url, d.last_success_at, d.last_error) for d in self._notifier.status()
+            ),
+        )
+
+    def _source_view(self, name: str, provider: str, domain: str) -> SourceView:
+        seen = self._source_states.get(name)
+        door = self._intake.doors[name]
+        return SourceView(
+            name, provider, domain, seen.last_received_at if seen else 0.0, seen.last_event_at if seen else 0.0,
+            dict(door.requests), door.quarantined, door.last_error, door.last_error_at,
+        )  # fmt: skip
+
+    def _source_health(self) -> list[SourceHealth]:
+        return [
+            SourceHealth(
+                source.name,
+                source.domain or "",
+                self._domain_phases.get(source.domain or "", ""),
+                seen.last_received_at if (seen := self._source_states.get(source.name)) else 0.0,
+                self._intake.doors[source.name].unauthorized_at,
+            )
+            for source in self._settings.sources
+        ]
+
+    def _findings(self) -> tuple[Watched, ...]:
+        return self._watch.findings() if self._watch else ()
+
+    async def _check_now(self, domain: str) -> None:
+        if self._watch:
+            await self._watch.check_now(domain)
+
+    def _healthy(self) -> tuple[bool, str]:
+        behind = time.monotonic() - self._turned
+        return (True, "") if behind < STUCK_AFTER else (False, f"the event loop is {behind:.0f} s behind")
+
+
+def _reveal(secret: Any) -> str:
+    return secret.get_secret_value() if secret else ""
+
+
+async def _listen(runner: Any, address: str, name: str, addresses: dict[str, str]) -> None:
+    host, _, port = address.rpartition(":")
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024)
+        await site.start()
+    except OSError as e:
+        raise OSError(e.errno, f"listen.{name}: cannot listen on {address}: {e.strerror or e}") from None
+    bound: socket.socket = next(iter(site._server.sockets))  # type: ignore[union-attr] # the port when 0 was asked for
+    addresses[name] = f"{host}:{bound.getsockname()[1]}"
+
+
+def _log_finding(watched: Watched) -> None:
+    finding = watched.finding
+    log.info(
+        "dns.finding",
+        domain=watched.domain,
+        check=finding.check,
+        subject=finding.subject,
+        verdict=finding.verdict,
+        reason=finding.reason,
+    )
+
+
+def _log_incidents(before: dict[str, Incident], after: dict[str, Incident]) -> None:
+    for key, incident in after.items():
+        old = before.get(key)
+        if (old.state if old else "") != incident.state:
+            log.warning(
+                "incident." + incident.state, **incident.labels, summary=incident.annotations.get("summary", "")
+            )
+
+
+def serve(settings: Settings, *, demo: bool = False, alongside: Callable[[Daemon], Any] | None = None) -> None:
+    """Run the agent in this process until a signal ends it. Raises as ``Daemon`` and ``Daemon.run`` do."""
+    import uvloop
+
+    # A thread that computes gives the event loop its turn after this long, not after the default of 5 ms.
+    sys.setswitchinterval(0.001)
+
+    async def main() -> None:
+        await Daemon(settings, demo=demo).run(alongside)
+
+    uvloop.run(main())
