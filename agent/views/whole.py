@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from agent.dns.checks.base import Verdict
 from agent.views.catalogue import CATALOGUE, INCIDENT_STATES, OTHER, PREFIX, WHOLE, ratio_names
 from agent.views.state import State
-from agent.vitals import bounds
+from agent.vitals.rates import proportion
 from agent.vitals.types import DomainVitals, Rate, TargetVerdict
 
 # One part's rates by window.
@@ -133,16 +133,10 @@ def _fold_all(parts: Iterable[tuple[str, str, str, Windows]]) -> dict[tuple[str,
                 total[window][name] = Rate(numerator / denominator, None, None, numerator, denominator)
     for windows in sums.values():
         for rates in windows.values():
-            rates.update({name: _with_bounds(rate) for name, rate in rates.items() if name != "deferral"})
+            for name, rate in rates.items():
+                if name != "deferral":
+                    rates[name] = proportion(rate.numerator, rate.denominator) or rate
     return sums
-
-
-def _with_bounds(rate: Rate) -> Rate:
-    numerator, denominator = rate.numerator, rate.denominator
-    if numerator > denominator:
-        return rate
-    lower, upper = bounds.lower(numerator, denominator), bounds.upper(numerator, denominator)
-    return Rate(rate.value, lower, upper, numerator, denominator)
 
 
 def _add_findings(families: dict[str, GaugeMetricFamily], state: State) -> None:

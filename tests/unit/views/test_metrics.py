@@ -74,6 +74,8 @@ def test_what_a_request_and_a_batch_do_to_the_counters() -> None:
     m.queue_depth(17)
     found = samples(m)
     assert value(found, "webhook_requests_total", source="main", outcome="accepted") == 2
+    assert m.requests_of("main") == {"accepted": 2}
+    assert m.requests_of("nobody") == {}
     assert value(found, "webhook_request_duration_seconds_count", source="main") == 2
     assert value(found, "webhook_request_duration_seconds_bucket", source="main", le="0.005") == 1
     event = {"domain": "example.com", "provider": "sendgrid", "stream": "", "mailbox_provider": "gmail"}
@@ -112,14 +114,14 @@ def test_beyond_the_budget_labels_become_other_and_totals_stay_exact() -> None:
     other = {"domain": "other", "provider": "sendgrid", "stream": "other", "mailbox_provider": "other"}
     assert value(found, "events_total", source="main", kind="bounced", bounce_class="hard", **other) > 5_000
     local = [key for key in found if key[0].startswith(PREFIX) and key[0].removeprefix(PREFIX) not in _WHOLE]
-    assert len(local) < 300
+    assert len(local) < 350
     assert value(found, "series_folded_total") > 2_900
 
 
 _WHOLE = {metric.name for metric in WHOLE}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.text(max_size=300), min_size=1, max_size=5))
 def test_no_label_value_breaks_the_exposition(hostile: list[str]) -> None:
     m = metrics()
@@ -234,7 +236,8 @@ def test_the_smallest_parts_are_folded_into_other_and_add_up() -> None:
     mails = sum(100 + n for n in range(folded))
     labels = {"domain": "example.com", "stream": "other", "window": "24h"}
     assert value(found, "stream_bounce_ratio", **labels) == hard / mails
-    assert (PREFIX + "stream_bounce_ratio_lower", tuple(sorted(labels.items()))) not in found
+    assert value(found, "stream_bounce_ratio_lower", **labels) < hard / mails
+    assert value(found, "stream_bounce_ratio_upper", **labels) > hard / mails
 
 
 def test_a_part_named_other_takes_the_folded_ones_in() -> None:
