@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 from agent.dns.answer import Answer, Outcome, Question
-from agent.dns.checks.base import Plan, Problem, Subject, Verdict, conclude, lost
+from agent.dns.checks.base import Plan, Problem, Subject, Verdict, asked_once, conclude, lost
 from agent.dns.dmarc_record import LEVELS, DmarcRecord, Walk, is_dmarc, walk, walk_names
 
 _REPORT_HOSTS = 10  # destinations looked at; more is nobody's real record
@@ -15,6 +15,10 @@ _Problems = Generator[tuple[Question, ...], tuple[Answer, ...], list[Problem]]
 
 def plan(subject: Subject) -> Plan:
     """One finding: the policy in force for the domain and what weakens it."""
+    return (yield from asked_once(_plan(subject), {}))
+
+
+def _plan(subject: Subject) -> Plan:
     domain = subject.domain
     names = walk_names(domain)
     *answers, existence = yield (*(Question(f"_dmarc.{name}", "TXT") for name in names), Question(domain, "A"))
