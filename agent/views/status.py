@@ -36,9 +36,11 @@ def overall(state: State) -> tuple[str, list[str]]:
     """How the mail is doing in one word (``ok``, ``attention``, ``failing``, ``unknown``), and why.
 
     A breached target or a failed DNS check is ``failing``. What keeps a judgement from being trusted, and warnings, ask
-    for ``attention``. ``unknown`` is a state of its own: before the first evaluation nothing is called well.
+    for ``attention``. ``unknown`` is a state of its own: before the first evaluation nothing is called well, and what
+    nobody could decide is named even when all the rest is ``ok``.
     """
     failing: list[str] = []
+    undecided: list[str] = []
     waiting = [f"not ready: {r.name}{': ' + r.reason if r.reason else ''}" for r in state.readiness if not r.ok]
     attention: list[str] = waiting if state.snapshot is not None else []
     decided = False
@@ -52,6 +54,8 @@ def overall(state: State) -> tuple[str, list[str]]:
                 attention.append(f"{vitals.domain}: {judgement.target} cannot be judged, no fresh events")
             elif judgement.verdict == TargetVerdict.MET:
                 decided = True
+            else:
+                undecided.append(f"{vitals.domain}: {judgement.target} {judgement.verdict.replace('_', ' ')}")
     for watched in state.findings:
         finding = watched.finding
         name = f"{finding.check} ({finding.subject})" if finding.subject else finding.check
@@ -61,15 +65,17 @@ def overall(state: State) -> tuple[str, list[str]]:
             attention.append(f"{watched.domain}: DNS check {name} warns")
         elif finding.verdict == Verdict.OK:
             decided = True
+        else:
+            undecided.append(f"{watched.domain}: DNS check {name} could not be done")
     if failing:
         return "failing", failing + attention
     if attention:
         return "attention", attention
     if decided and state.snapshot is not None:
-        return "ok", []
+        return "ok", undecided
     if state.snapshot is None:
         return "unknown", waiting or ["nothing was evaluated yet"]
-    return "unknown", ["too little was seen to judge anything"]
+    return "unknown", undecided or ["nothing is there to judge"]
 
 
 def document(state: State) -> dict[str, Any]:

@@ -71,7 +71,7 @@ function table(caption, columns, rows) {
 
 export function drawOverall({ overall, domains, leader, evaluated }) {
   const [tone, icon, text] = {
-    ok: ["good", "✓", "All vital signs are good"],
+    ok: ["good", "✓", overall.reasons.length ? "Nothing is wrong, but not everything is decided" : "All vital signs are good"],
     attention: ["warn", "!", "Working, but something needs attention"],
     failing: ["bad", "✕", "Something is wrong with your mail"],
     unknown: ["open", "?", evaluated ? "Too little is known yet" : "Taking the first measurements"],
@@ -103,12 +103,13 @@ function gauge({ target, limit, rate }) {
   point.style.left = at(rate.value);
   line.style.left = at(limit);
   const mark = el("span", { class: "at" }, `limit ${upward ? "≥" : "<"} ${percent(limit)}`);
-  mark.style.left = at(limit);
+  mark.style.left = `clamp(2.9rem, ${at(limit)}, calc(100% - 2.9rem))`;
+  const share = (limit - floor) / (ceiling - floor); // where the limit's label would cover an end's, the end gives way
   const label = `${target} ${percent(rate.value)}, between ${percent(low)} and ${percent(high)}; limit ${percent(limit)}`;
   return el("div", { class: "scale" },
     el("div", { class: "track", role: "img", "aria-label": label }, beyond, interval, point, line),
-    el("div", { class: "ends", "aria-hidden": "true" }, el("span", {}, percent(floor)),
-      mark, el("span", {}, percent(ceiling))));
+    el("div", { class: "ends", "aria-hidden": "true" }, el("span", {}, share < 0.25 ? "" : percent(floor)),
+      mark, el("span", {}, share > 0.75 ? "" : percent(ceiling))));
 }
 
 function target(judgement) {

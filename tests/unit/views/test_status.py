@@ -53,13 +53,14 @@ def test_a_stale_target_asks_for_attention() -> None:
 
 def test_too_little_data_is_unknown_not_well() -> None:
     for verdict in (TargetVerdict.INSUFFICIENT_DATA, TargetVerdict.UNDECIDED):
-        assert overall(judged(verdict))[0] == "unknown"
+        assert overall(judged(verdict)) == ("unknown", [f"example.com: bounce {verdict.replace('_', ' ')}"])
 
 
 def test_dns_findings() -> None:
     assert overall(found(Verdict.FAIL)) == ("failing", ["example.com: DNS check spf fails"])
     assert overall(found(Verdict.WARN))[0] == "attention"
-    assert overall(found(Verdict.UNKNOWN))[0] == "ok"  # the targets are met; nobody could tell about the DNS
+    # The targets are met; of the DNS nobody could tell, and that is said.
+    assert overall(found(Verdict.UNKNOWN)) == ("ok", ["example.com: DNS check spf could not be done"])
 
 
 def test_not_ready_asks_for_attention_once_it_was_evaluated() -> None:
@@ -69,6 +70,7 @@ def test_not_ready_asks_for_attention_once_it_was_evaluated() -> None:
 
 def test_the_first_minute_is_unknown() -> None:
     assert overall(states.first_minute())[0] == "unknown"
+    assert overall(well(snapshot=Snapshot(states.NOW, {}), findings=())) == ("unknown", ["nothing is there to judge"])
     early = well(snapshot=None)
     assert overall(early) == ("unknown", ["nothing was evaluated yet"])
 
