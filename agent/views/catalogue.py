@@ -21,9 +21,13 @@ COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 BATCH_BUCKETS = (1.0, 10.0, 100.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0)
 LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
-# What can become of a request. ``unauthorized`` answers 401, ``invalid`` 400, ``too_large`` 413, ``overloaded`` and
-# ``unavailable`` 503, ``accepted`` and ``quarantined`` 2xx.
-REQUEST_OUTCOMES = ("accepted", "quarantined", "unauthorized", "invalid", "too_large", "overloaded", "unavailable")
+# What can become of a request to a source. ``accepted``, ``quarantined`` and ``probe`` (GET, HEAD) answer 2xx,
+# ``unauthorized`` 401, ``invalid`` another 4xx, ``too_large`` 413, ``overloaded`` and ``unavailable`` 503.
+REQUEST_OUTCOMES = (
+    "accepted", "quarantined", "probe", "unauthorized", "invalid", "too_large", "overloaded", "unavailable",
+)  # fmt: skip
+# Requests to any other path count under one name, so that strangers create no series.
+UNKNOWN_SOURCE = "unknown"
 DUPLICATE_REASONS = ("same_event", "same_outcome")
 REFUSED_REASONS = ("too_old", "in_future")
 QUARANTINE_REASONS = ("unreadable", "malformed_items")

@@ -21,6 +21,7 @@ from agent.views.catalogue import (
     QUARANTINE_REASONS,
     REFUSED_REASONS,
     REQUEST_OUTCOMES,
+    UNKNOWN_SOURCE,
 )
 from agent.views.state import State
 from agent.views.whole import WholeCollector, label_value
@@ -80,6 +81,7 @@ class Metrics:
         self.registry.register(WholeCollector(self._current, whole_budget))
         for outcome in Outcome:
             self._counted("dns_queries_total", (outcome.value,))
+        self._counted("webhook_requests_total", (UNKNOWN_SOURCE, "unknown_source"))
 
     def declare_source(self, name: str, provider: str) -> None:
         """Show a configured source from the start, all zeros: a counter that first appears at 1 shows no increase.
@@ -105,19 +107,10 @@ class Metrics:
             self._counted("alertmanager_notifications_total", (alertmanager, outcome))
 
     def request(self, source: str, outcome: str, seconds: float) -> None:
-        """One request to the public listener. ``source`` is a configured name, or ``unknown`` for any other path;
-        ``outcome`` is one of ``REQUEST_OUTCOMES``."""
+        """One request to the public listener. ``source`` is a configured name and ``outcome`` one of
+        ``REQUEST_OUTCOMES``; any other path is ``unknown`` and ``unknown_source``."""
         self._counted("webhook_requests_total", (source, outcome)).inc()
         self._duration_of(source).observe(seconds)
-
-    def requests_of(self, source: str) -> dict[str, int]:
-        """The requests of a source since the process started, by outcome; outcomes that never were are left out."""
-        counts = {
-            outcome: int(next(iter(child.collect())).samples[0].value)
-            for (name, outcome), child in self._children["webhook_requests_total"].items()
-            if name == source
-        }
-        return {outcome: n for outcome, n in counts.items() if n}
 
     def applied(self, source: str, result: Applied) -> None:
         """What the ledger made of one batch of the source."""
