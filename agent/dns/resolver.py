@@ -27,6 +27,7 @@ import pycares
 from agent.dns.answer import Answer, Outcome, Question, valid_name
 
 _CHANNEL_AGE = 1.0  # seconds; the longest that anything can come out of c-ares' cache
+_CHANNELS = 32  # that may still have questions under way before new ones are made less often
 _BACKOFF = (0.2, 0.6)  # seconds before another attempt: c-ares itself repeats a SERVFAIL at once
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./*")
 
@@ -121,13 +122,14 @@ class Resolver:
         return answer
 
     def fresh(self) -> None:
-        """Let no question asked from now on be answered from a cache of this process."""
-        channel, self._channel = self._channel, None
-        if channel is None:
+        """Let no question asked from now on be answered from a cache of this process. While a great many questions
+        wait for slow servers, what was answered within the last second still counts as fresh."""
+        channel = self._channel
+        if channel is None or not channel.used:
             return
-        if not channel.used:
-            self._channel = channel
+        if len(self._retired) >= _CHANNELS and time.monotonic() - channel.born <= _CHANNEL_AGE:
             return
+        self._channel = None
         self._retired.add(channel)
         self._release(channel)
 

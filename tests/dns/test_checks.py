@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,6 +17,7 @@ from agent.dns.checks import CHECKS
 from agent.dns.checks.base import Finding, Problem, Subject, Verdict, asked_once, conclude, drive
 from tests.dns.zone import Zone, answers, findings, txt
 
+ROOT = Path(__file__).parents[2]
 SUBJECT = Subject("example.com", ("s1", "s2"), ("192.0.2.1", "2001:db8::1"))
 every_check = pytest.mark.parametrize("check", CHECKS)
 
@@ -159,3 +163,24 @@ def test_asked_once_gives_the_plan_all_its_answers() -> None:
     drive(asked_once(plan(), known), lambda q: Answer(q, Outcome.NODATA))
     assert [[a.question for a in batch] for batch in seen] == [[one, two, one], [two, one]]
     assert set(known) == {one, two}
+
+
+def reasons_in_code() -> set[str]:
+    """The literal reason of every call that makes a problem, a finding or a key's error."""
+    place = {"Problem": 1, "Finding": 3, "KeyRecordError": 0, "warn": 0, "fail": 0, "_limit": 0}
+    found = {"ok"}
+    for file in (ROOT / "agent/dns").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            name = getattr(getattr(node, "func", None), "id", "")
+            if isinstance(node, ast.Call) and name in place and len(node.args) > place[name]:
+                argument = node.args[place[name]]
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                    found.add(argument.value)
+    return found
+
+
+def test_every_reason_is_documented_and_no_other() -> None:
+    documented = set(
+        re.findall(r"^\| `([a-z0-9_]+)` \| (?:ok|warn|fail|unknown)", Path("docs/checks.md").read_text(), re.M)
+    )
+    assert documented - {"ok", "warn", "fail", "unknown"} == reasons_in_code() - {"ok"}

@@ -1,0 +1,92 @@
+"""What ``mailvitals check`` says."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from agent.dns.checks.base import Finding, Subject, Verdict
+from agent.dns.report import as_json, check_domain, confirm, render, worst
+from agent.dns.resolver import Resolver
+from tests.servers.dns import dns_server
+
+
+def finding(verdict: str, check: str = "spf", subject: str = "", **more: str) -> Finding:
+    return Finding(check, subject, Verdict(verdict), more.get("reason", "why"), more.get("detail", "It is so."),
+                   more.get("advice", ""), more.get("rfc", ""),
+                   (more["record"],) if "record" in more else ())  # fmt: skip
+
+
+def shown(*findings: Finding) -> str:
+    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    console.print(render(findings))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "result"),
+    [("ok", "ok"), ("ok warn", "warn"), ("ok warn unknown", "unknown"), ("unknown fail ok", "fail"), ("", "unknown")],
+)
+def test_the_worst_verdict_is_the_whole(verdicts: str, result: str) -> None:
+    assert worst([finding(v) for v in verdicts.split()]) == result
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "agreed"),
+    [("fail", "fail", "fail"), ("fail", "ok", "ok"), ("fail", "warn", "warn"), ("fail", "unknown", "unknown"),
+     ("warn", "fail", "warn"), ("ok", "fail", "ok"), ("ok", "unknown", "ok"), ("unknown", "fail", "unknown"),
+     ("unknown", "ok", "ok")],
+)  # fmt: skip
+def test_two_looks_agree_on_the_better(first: str, second: str, agreed: str) -> None:
+    (result,) = confirm([finding(first)], [finding(second)])
+    assert result.verdict == agreed
+
+
+def test_fixes_come_first_with_record_reason_and_advice() -> None:
+    text = shown(
+        finding("ok", "mx", detail="All is well."),
+        finding("warn", "dmarc", reason="policy_none"),
+        finding("fail", "dkim", "s1", reason="key_missing", record="p=[bold]x", advice="Publish it.", rfc="RFC 6376"),
+    )
+    assert text.index("dkim s1: key_missing") < text.index("dmarc: policy_none") < text.index("All is well.")
+    for part in ("p=[bold]x", "Publish it.", "RFC 6376", "Result: fail"):
+        assert part in text
+
+
+def test_hostile_records_cannot_steer_the_terminal() -> None:
+    text = shown(finding("fail", record="\x1b[2J\x07[link=http://x]click[/link]"))
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "\\x1b[2J\\x07[link=http://x]click[/link]" in text
+
+
+def test_json_is_one_object() -> None:
+    data = json.loads(as_json([finding("warn", record="v=spf1"), finding("ok")]))
+    assert data["verdict"] == "warn"
+    assert data["findings"][0] == {
+        "check": "spf", "subject": "", "verdict": "warn", "reason": "why", "detail": "It is so.", "advice": "",
+        "rfc": "",
+        "records": ["v=spf1"], "ttl": 0,
+    }  # fmt: skip
+
+
+async def test_all_checks_against_a_real_server(tmp_path: Path) -> None:
+    zone = '@ TXT "v=spf1 ip4:192.0.2.1 -all"\n@ MX 10 mx\nmx A 192.0.2.1\n_dmarc TXT "v=DMARC1; p=none"\n'
+    with dns_server(tmp_path, {"example.test": zone, "test": ""}) as server:
+        resolver = Resolver([server.address], timeout=1.0)
+        subject = Subject("example.test", ("s1",), ("192.0.2.1", "192.0.2.2"))
+        found = await check_domain(resolver, subject, confirm_after=0.1)
+        assert {(f.check, f.subject): f.reason for f in found} == {
+            ("spf", ""): "ok", ("spf", "192.0.2.1"): "ok", ("spf", "192.0.2.2"): "ip_not_authorised",
+            ("dkim", "s1"): "key_missing", ("dmarc", ""): "policy_none", ("mx", ""): "ok",
+        }  # fmt: skip
+        assert worst(found) is Verdict.FAIL
+        unknown = await check_domain(resolver, Subject("example.test"), confirm_after=0.1)
+        assert worst(unknown) is Verdict.UNKNOWN
+        assert "--selector" in shown(*unknown)
+        await resolver.aclose()
