@@ -207,7 +207,7 @@ class Resolver:
             servers = [(str(server), 53) for server in system.nameservers if _is_address(str(server))][:1]
         failure = Answer(question, Outcome.UNREACHABLE, server=self._server)
         labels = [label.encode("ascii") for label in question.name.split(".")]
-        message = dns.message.make_query(dns.name.Name([*labels, b""]), question.type, use_edns=0, payload=1232)
+        message = dns.message.make_query(dns.name.Name([*labels, b""]), question.type)
         for host, port in servers:
             try:
                 response, _ = await dns.asyncquery.udp_with_fallback(message, host, self._timeout, port)
