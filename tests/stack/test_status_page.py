@@ -104,6 +104,20 @@ async def test_it_follows_the_agent_and_says_when_it_cannot(tmp_path: Path) -> N
         await tab.wait("document.querySelectorAll('details').length === 4", 5)
 
 
+async def test_mail_of_unconfigured_domains_is_shown_as_such(tmp_path: Path) -> None:
+    shown = states.state()
+    assert shown.snapshot is not None
+    stray = msgspec.structs.replace(states.domain_well(), domain="other", phase="", judgements=())
+    domains = {**shown.snapshot.domains, "other": stray}
+    box = Box(msgspec.structs.replace(shown, snapshot=Snapshot(states.NOW, domains)))
+    async with page(tmp_path, box) as (tab, url):
+        await ready(tab, url)
+        text = await tab.run("document.querySelector('article[aria-label=\"other\"]').innerText")
+        assert "Mail of domains that are not configured" in text
+        assert "no phase, no targets" in text
+        assert "Check now" not in text
+
+
 async def test_signing_in_by_the_address(tmp_path: Path) -> None:
     async with page(tmp_path, Box(states.state()), "s3cret") as (tab, url):
         await ready(tab, f"{url}?token=s3cret")

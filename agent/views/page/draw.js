@@ -147,7 +147,7 @@ function volume(vitals, phase) {
     el("div", { class: "line" }, el("h4", {}, "This month"), el("strong", { class: "value" }, count.format(vitals.monthly_volume)), el("span", { class: "muted" }, expect)),
     goal === null && projection === null ? null : el("div", { class: "track", role: "img", "aria-label": `${count.format(vitals.monthly_volume)} mails this month, ${expect}; ${range}` },
       goal === null ? null : band, done, projection === null ? null : mark),
-    el("p", { class: "muted" }, range, vitals.attempted["30d"] === undefined ? "" : ` · ${count.format(vitals.attempted["30d"])} in the last 30 days`));
+    el("p", { class: "muted" }, phase ? range : "no phase, no targets", vitals.attempted["30d"] === undefined ? "" : ` · ${count.format(vitals.attempted["30d"])} in the last 30 days`));
 }
 
 function phaseFacts(name, phases) {
@@ -209,16 +209,18 @@ export function drawDomains({ domains, phases, named, findings }) {
     const phase = vitals?.phase ?? named[name];
     const checks = findings.filter((f) => f.domain === name);
     const rank = { fail: 0, warn: 1, unknown: 2, ok: 3 };
+    const configured = name in named || !Object.keys(named).length;
     checks.sort((a, b) => rank[a.finding.verdict] - rank[b.finding.verdict]);
     return el("article", { class: "domain", "aria-label": name },
       el("header", { class: "head" }, el("h2", {}, name), phase ? el("span", { class: "phase" }, `${phase} phase`) : null,
+        configured ? null : el("p", { class: "muted" }, "Mail of domains that are not configured"),
         phase ? el("p", { class: "muted" }, phaseFacts(phase, phases)) : null,
         vitals ? el("p", { class: "muted last" }, "newest event ", age(vitals.last_event_at)) : null),
       el("div", { class: "columns" },
         el("section", { "aria-label": `Targets of ${name}` }, el("h3", {}, "Targets"),
           ...(vitals ? [el("ul", { class: "targets" }, ...vitals.judgements.map(target)), volume(vitals, phases[phase])]
             : [el("p", { class: "muted" }, "Waiting for the first evaluation.")])),
-        el("section", { class: "checks", "aria-label": `DNS checks of ${name}` },
+        !configured ? null : el("section", { class: "checks", "aria-label": `DNS checks of ${name}` },
           el("div", { class: "line" }, el("h3", {}, "DNS"), checks.length ? el("button", { type: "button", "data-check": name, "data-key": `check ${name}` }, "Check now") : null),
           ...(checks.length ? checks.map(check) : [el("p", { class: "muted" }, "No check has come to a finding yet.")]))),
       vitals ? el("section", { "aria-label": `Parts of ${name}` }, el("div", { class: "line" }, el("h3", {}, "Where it comes from, where it goes"), windowChoice(name)),
@@ -255,7 +257,7 @@ export function drawBounces(bounces) {
   const rows = bounces.map((b) => [age(b.at), el("span", { class: `pill ${tone[b.bounce_class] ?? "open"}` }, b.bounce_class),
     el("span", {}, b.domain, " ", el("small", { class: "muted" }, [b.source, b.stream].filter(Boolean).join(" · "))), b.mailbox_provider || "–",
     [b.smtp_code, b.enhanced_code].filter(Boolean).join(" ") || "–", b.reason || "–"]);
-  return [heading("Recent bounces", "Recipients are never stored"), el("div", { class: "card" }, rows.length ? table("The newest bounces", columns, rows) : el("p", { class: "muted" }, "None so far."))];
+  return [heading("Recent bounces", "Recipients are never stored"), el("div", { class: "card long", tabindex: rows.length > 8 ? 0 : null, role: "group", "aria-label": "The newest bounces", "data-key": "bounces" }, rows.length ? table("The newest bounces", columns, rows) : el("p", { class: "muted" }, "None so far."))];
 }
 
 export function drawAlertmanagers(managers) {
