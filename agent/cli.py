@@ -374,9 +374,9 @@ def _scenario(
             raise click.BadParameter(f"{text} is not DOMAIN=WEIGHT", param_hint="--mailbox") from None
     if weights:
         given["mailboxes"] = weights
-    duration = hours * 3600
+    duration, now = hours * 3600, time.time()
     try:
-        return Scenario(start=time.time() - duration, duration=duration, messages=messages, seed=seed, **given)
+        return Scenario(start=now - duration, duration=duration, until=now, messages=messages, seed=seed, **given)
     except ValueError as e:
         raise click.UsageError(str(e)) from None
 

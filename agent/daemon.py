@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ from agent.alerts.types import Incident
 from agent.dns.checks.base import Subject, Watched
 from agent.dns.resolver import Resolver
 from agent.dns.watch import Watch
+from agent.events import mask_addresses
 from agent.intake.gate import Gate
 from agent.intake.http import Intake
 from agent.intake.source import Source
@@ -321,7 +323,8 @@ class Daemon:
         ]
 
     def _findings(self) -> tuple[Watched, ...]:
-        return self._watch.findings() if self._watch else ()
+        """What the watch knows, without the report addresses that DMARC records name: those are stored nowhere."""
+        return tuple(map(_masked, self._watch.findings())) if self._watch else ()
 
     async def _check_now(self, domain: str) -> None:
         if self._watch:
@@ -346,6 +349,19 @@ async def _listen(runner: Any, address: str, name: str, addresses: dict[str, str
         raise OSError(e.errno, f"listen.{name}: cannot listen on {address}: {e.strerror or e}") from None
     bound: socket.socket = next(iter(site._server.sockets))  # type: ignore[union-attr] # the port when 0 was asked for
     addresses[name] = f"{host}:{bound.getsockname()[1]}"
+
+
+@functools.lru_cache(10_000)
+def _masked(watched: Watched) -> Watched:
+    return msgspec.convert(_mask(msgspec.to_builtins(watched)), Watched)
+
+
+def _mask(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask_addresses(value)
+    if isinstance(value, dict):
+        return {key: _mask(item) for key, item in value.items()}
+    return [_mask(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _log_finding(watched: Watched) -> None:

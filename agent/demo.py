@@ -140,7 +140,14 @@ async def _traffic(daemon: Daemon, credentials: Mapping[str, Credentials]) -> No
 async def _send(url: str, sender: _Sender, credentials: Credentials, seed: int) -> None:
     provider, now = sender.provider, time.time()
     past = msgspec.convert(
-        {"start": now - HISTORY, "duration": HISTORY - 60, "seed": seed, "messages": sender.messages, **sender.mix},
+        {
+            "start": now - HISTORY,
+            "duration": HISTORY - 60,
+            "until": now,
+            "seed": seed,
+            "messages": sender.messages,
+            **sender.mix,
+        },
         Scenario,
     )
     sent = await simulate(provider, past, url, credentials, concurrency=4)
@@ -151,7 +158,13 @@ async def _send(url: str, sender: _Sender, credentials: Credentials, seed: int) 
         start = time.time()
         messages = max(1, round(sender.rate * LIVE_CHUNK))
         live = msgspec.structs.replace(
-            past, start=start, duration=LIVE_CHUNK, messages=messages, seed=1000 * chunk + seed, lateness=60.0
+            past,
+            start=start,
+            duration=LIVE_CHUNK,
+            until=start + LIVE_CHUNK,
+            messages=messages,
+            seed=1000 * chunk + seed,
+            lateness=60.0,
         )
         await simulate(provider, live, url, credentials, rate=max(0.1, sender.rate * 1.3), batch=10, concurrency=2)
         await asyncio.sleep(max(0.0, start + LIVE_CHUNK - time.time()))

@@ -11,6 +11,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -40,12 +41,14 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     ``complained`` and ``unsubscribed`` are shares of what is delivered, ``clicked`` of what is opened,
     ``soft_then_hard`` of what bounces hard: reported soft first. Of the reports, the share ``duplicates`` is sent
     again, ``changed_ids`` of these with another event id, and the share ``late`` arrives up to ``lateness`` late.
+    What would happen after ``until`` (Unix seconds) does not: no ESP reports the future, and no agent takes it.
     """
 
     start: float
     seed: int = 1
     messages: int = 10_000
     duration: float = 86400.0
+    until: float = inf
     hard: float = 0.004
     soft: float = 0.003
     block: float = 0.002
@@ -174,7 +177,9 @@ class Traffic:
 
     def _reports(self, message: int, sent_at: int) -> Iterator[Item]:
         """All reports of one message, copies included, in no order."""
-        for item in self._fate(message, sent_at):
+        items = [item for item in self._fate(message, sent_at) if item.at <= self._scenario.until]
+        self._tell(items)
+        for item in items:
             emitted_at = item.at + self._random.uniform(0.5, 30.0)
             if self._random.random() < self._scenario.late:
                 emitted_at += self._random.uniform(0, self._scenario.lateness)
@@ -191,19 +196,45 @@ class Traffic:
     def _has_message_id(self, item: Item) -> bool:
         return self._voice.async_ids or not item.asynchronous
 
+    def _tell(self, items: list[Item]) -> None:
+        """Add what the reports of one message come to."""
+        counts = self.truth.counts
+        deferred_hours = set()
+        outcome: tuple[Place, str] | None = None
+        for item in items:
+            place = self._place(item)
+            if item.kind is Kind.BOUNCED:
+                measure = str(item.bounce_class)
+                if item.asynchronous and not self._voice.async_ids:
+                    self.truth.unmatched_async_bounces += 1
+                    counts[place, measure] += 1
+                else:
+                    outcome = (place, measure)  # in order of time: the last one stands
+            elif item.kind is Kind.DELIVERED:
+                outcome = outcome or (place, item.kind)
+            else:
+                counts[place, item.kind] += 1
+            if item.kind is Kind.DEFERRED:
+                deferred_hours.add((place, item.at // HOUR))
+        if outcome:
+            counts[outcome] += 1
+        for place, _ in deferred_hours:
+            counts[place, "deferred_pairs"] += 1
+
+    def _place(self, item: Item) -> Place:
+        mailbox = mailbox_provider(item.recipient.rpartition("@")[2])
+        if not self._has_message_id(item):
+            return Place("", "", mailbox)
+        return Place(item.domain if item.kind in self._voice.names_domain else "", item.stream, mailbox)
+
     def _fate(self, message: int, at: int) -> list[Item]:
-        draw, scenario, truth = self._random.random, self._scenario, self.truth
+        """Every report of one message in order of time, the future included."""
+        draw, scenario = self._random.random, self._scenario
         domain, stream = self._domains.pick(draw()), self._streams.pick(draw())
         mailbox = self._mailboxes.pick(draw())
         # Nobody's address: a local part that no registrar of one would give out.
         recipient = f"mv.{scenario.seed:x}.{message:08x}@{mailbox}"
-        where = mailbox_provider(mailbox)
         items: list[Item] = []
-
-        def place(kind: Kind, named: bool = True) -> Place:
-            return Place(
-                domain if named and kind in self._voice.names_domain else "", stream if named else "", where
-            )  # fmt: skip
 
         def report(
             kind: Kind, at: int, bounce_class: BounceClass | None = None, asynchronous: bool = False, attempt: int = 0
@@ -215,25 +246,16 @@ class Traffic:
                 )
             )  # fmt: skip
 
-        def count(kind: Kind, measure: str = "", named: bool = True) -> None:
-            truth.counts[place(kind, named), measure or kind] += 1
-
         end = draw()
         if end < scenario.dropped:
             report(Kind.DROPPED, at)
-            count(Kind.DROPPED)
             return items
         if self._voice.reports_accepted:
             report(Kind.ACCEPTED, at)
-            count(Kind.ACCEPTED)
         if draw() < scenario.deferred:
-            hours = set()
             for attempt in range(1, 2 + int(draw() * 3)):
                 at += 60 + int(draw() * 2400)
                 report(Kind.DEFERRED, at, attempt=attempt)
-                count(Kind.DEFERRED)
-                hours.add(at // HOUR)
-            truth.counts[place(Kind.DEFERRED), "deferred_pairs"] += len(hours)
         at += 1 + int(draw() * 20)
 
         threshold = scenario.dropped
@@ -249,36 +271,25 @@ class Traffic:
                     report(Kind.BOUNCED, at, BounceClass.SOFT)
                     at += 60 + int(draw() * 7200)
                 report(Kind.BOUNCED, at, bounce_class)
-                count(Kind.BOUNCED, bounce_class)
                 return items
 
         report(Kind.DELIVERED, at)
         if draw() < scenario.asynchronous:
             at += HOUR + int(draw() * 8 * HOUR)
             report(Kind.BOUNCED, at, BounceClass.HARD, asynchronous=True)
-            count(Kind.BOUNCED, BounceClass.HARD, named=self._voice.async_ids)
-            if self._voice.async_ids:
-                return items
-            truth.unmatched_async_bounces += 1
-            count(Kind.DELIVERED)
             return items
-        count(Kind.DELIVERED)
         if draw() < scenario.opened:
             at += 5 + int(draw() * 6 * HOUR)
             report(Kind.OPENED, at)
-            count(Kind.OPENED)
             if draw() < scenario.clicked:
                 at += 2 + int(draw() * 120)
                 report(Kind.CLICKED, at)
-                count(Kind.CLICKED)
         if draw() < scenario.complained:
             at += 30 + int(draw() * 3 * HOUR)
             report(Kind.COMPLAINED, at)
-            count(Kind.COMPLAINED)
         if draw() < scenario.unsubscribed:
             at += 10 + int(draw() * HOUR)
             report(Kind.UNSUBSCRIBED, at)
-            count(Kind.UNSUBSCRIBED)
         return items
 
 
