@@ -112,7 +112,7 @@ class Intake:
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one request."""
         start = time.perf_counter()
-        path = request.path
+        path, _, query = request.raw_path.partition("?")
         name = path[len(PREFIX) :] if path.startswith(PREFIX) else ""
         source = self._sources.get(name)
         try:
@@ -124,7 +124,7 @@ class Intake:
             elif request.method != "POST":
                 raise _Refusal(405, "invalid", "only POST is taken here", {"Allow": "GET, HEAD, POST"})
             else:
-                outcome = await self._take(source, request)
+                outcome = await self._take(source, request, path, query)
                 response = web.Response()
         except _Refusal as e:
             outcome = e.outcome
@@ -139,7 +139,7 @@ class Intake:
         self._metrics.request(name, outcome, time.perf_counter() - start)
         return response
 
-    async def _take(self, source: Source, request: web.BaseRequest) -> str:
+    async def _take(self, source: Source, request: web.BaseRequest, path: str, query: str) -> str:
         length = request.content_length or 0
         if length > self._max_body:
             raise _Refusal(413, "too_large", f"the body is larger than {self._max_body} bytes")
@@ -152,8 +152,8 @@ class Intake:
             body = await self._read(request)
             webhook = WebhookRequest(
                 request.method,
-                request.path,
-                request.query_string,
+                path,
+                query,
                 {key.lower(): value for key, value in request.headers.items()},
                 body,
                 self._clock(),
@@ -164,6 +164,8 @@ class Intake:
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         try:
+            if request.content.is_eof():  # All of it came with the head, as small bodies do.
+                return await request.read()
             async with asyncio.timeout(READ_TIMEOUT):
                 return await request.read()
         except web.HTTPRequestEntityTooLarge:

@@ -60,6 +60,7 @@ def running(
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=cwd)
         try:
+
             def up() -> bool:
                 if process.poll() is not None:
                     raise RuntimeError(f"{command[0]} ended with {process.returncode}:\n{log.read_text()[-2000:]}")

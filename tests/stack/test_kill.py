@@ -26,8 +26,9 @@ SPREAD = 30 * HOUR
 def _scenario(provider: str, messages: int) -> Scenario:
     """Everything at once: copies with changed ids, pairs of soft and hard out of order, repeated deferrals, bounces
     hours after the delivery, late arrivals, all over 30 hours."""
+    now = time.time()
     return Scenario(
-        start=time.time() - SPREAD, duration=SPREAD, until=time.time(), messages=messages, seed=11, hard=0.05, soft=0.04, block=0.03,
+        start=now - SPREAD, duration=SPREAD, until=now, messages=messages, seed=11, hard=0.05, soft=0.04, block=0.03,
         undetermined=0.01, dropped=0.02, deferred=0.2, asynchronous=0.05, soft_then_hard=0.5, opened=0.2,
         complained=0.01, unsubscribed=0.01, duplicates=0.2, changed_ids=0.5, late=0.3, lateness=5 * HOUR,
     )  # fmt: skip
