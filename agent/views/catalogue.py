@@ -172,6 +172,13 @@ WHOLE = (
         whole=True,
     ),
     Metric(
+        "blocklist_listed",
+        "gauge",
+        ("address", "list"),
+        "1 while a blocklist lists the address, 0 while it does not; no series for lists that are not watched.",
+        whole=True,
+    ),
+    Metric(
         "dns_last_success_timestamp_seconds",
         "gauge",
         ("domain", "check"),

@@ -51,7 +51,8 @@ class WholeCollector(Collector):
                 used = sum(len(family.samples) for family in families.values())
                 folded = _add_parts(families, state.snapshot.domains.values(), self._budget - used)
                 families["parts_folded"].add_metric([], folded)
-        return (family for family in families.values() if family.samples)
+        # Those without a sample too: name and help tell what would be there.
+        return iter(families.values())
 
 
 def _families() -> dict[str, GaugeMetricFamily]:

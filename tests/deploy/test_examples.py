@@ -32,8 +32,12 @@ def loaded(name: str, tmp_path: Path) -> Settings:
 
 def test_every_example_is_tested_here() -> None:
     assert {p.name for p in EXAMPLES.iterdir()} == {
-        "minimal.yaml", "complete.yaml", "alertmanager.yaml", "prometheus.yaml", "kubernetes",
+        "minimal.yaml", "complete.yaml", "first-alert.yaml", "alertmanager.yaml", "prometheus.yaml", "kubernetes",
     }  # fmt: skip
+
+
+def test_the_walk_through_is_accepted_and_needs_no_secret_file(tmp_path: Path) -> None:
+    assert loaded("first-alert.yaml", tmp_path).listen.public.startswith("127.0.0.1:")
 
 
 def test_minimal_settings_are_accepted(tmp_path: Path) -> None:
