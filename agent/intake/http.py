@@ -29,6 +29,7 @@ READ_TIMEOUT = 30.0  # seconds for a whole body
 IN_FLIGHT = 256 * 1024 * 1024
 # Larger bodies are verified and parsed in a thread: about the size that takes a millisecond.
 INLINE_BYTES = 32 * 1024
+_ENCODINGS = frozenset({"identity", "gzip", "deflate"})
 
 log = structlog.get_logger()
 
@@ -142,39 +143,52 @@ class Intake:
     async def _take(self, source: Source, request: web.BaseRequest, path: str, query: str) -> str:
         length = request.content_length or 0
         if length > self._max_body:
-            raise _Refusal(413, "too_large", f"the body is larger than {self._max_body} bytes")
-        # A body without a length may be as large as any.
-        reserved = length or self._max_body
-        if self._in_flight + reserved > IN_FLIGHT and self._in_flight:
+            raise self._too_large()
+        encoding = request.headers.get("Content-Encoding", "")
+        if encoding and encoding.lower() not in _ENCODINGS:
+            raise _Refusal(415, "invalid", "unknown content encoding", {"Accept-Encoding": "gzip, deflate"})
+        if self._in_flight + length > IN_FLIGHT and self._in_flight:
             raise _Refusal(503, "overloaded", "too much at once", _BUSY)
-        self._in_flight += reserved
+        body = bytearray()
         try:
-            body = await self._read(request)
+            await self._read(request, body, bool(encoding))
             webhook = WebhookRequest(
                 request.method,
-                path,
-                query,
+                request.path,
+                request.query_string,
                 {key.lower(): value for key, value in request.headers.items()},
-                body,
+                bytes(body),
                 self._clock(),
             )
             return await self._process(source, webhook)
         finally:
-            self._in_flight -= reserved
+            self._in_flight -= len(body)
 
-    async def _read(self, request: web.BaseRequest) -> bytes:
+    async def _read(self, request: web.BaseRequest, body: bytearray, encoded: bool) -> None:
+        """Append the decoded body. What counts as in flight is what has arrived: who only announces a body takes no
+        room from others, and a small body that unpacks to a large one takes the room of the large one."""
+        content = request.content
+        if not encoded:
+            content.set_read_chunk_size(self._max_body)
         try:
-            if request.content.is_eof():  # All of it came with the head, as small bodies do.
-                return await request.read()
             async with asyncio.timeout(READ_TIMEOUT):
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise _Refusal(413, "too_large", f"the body is larger than {self._max_body} bytes") from None
+                if "Expect" in request.headers:  # The sender waits for leave (RFC 9110 section 10.1.1).
+                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                while chunk := await content.readany():
+                    if self._in_flight + len(chunk) > IN_FLIGHT and self._in_flight > len(body):
+                        raise _Refusal(503, "overloaded", "too much at once", _BUSY)
+                    body += chunk
+                    self._in_flight += len(chunk)
+                    if len(body) > self._max_body:
+                        raise self._too_large()
         except TimeoutError:
             raise _Refusal(408, "invalid", "the body did not arrive in time") from None
-        except (web.RequestPayloadError, HttpProcessingError, ClientError, ValueError):
+        except (web.RequestPayloadError, HttpProcessingError, ClientError, ConnectionError, ValueError):
             # Cut short, or not in the encoding it claims.
             raise _Refusal(400, "invalid", "the body cannot be read") from None
+
+    def _too_large(self) -> _Refusal:
+        return _Refusal(413, "too_large", f"the body is larger than {self._max_body} bytes")
 
     async def _process(self, source: Source, webhook: WebhookRequest) -> str:
         try:
