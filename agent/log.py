@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import Any, TextIO
@@ -25,7 +26,9 @@ def configure(level: str = "info", form: str = "auto", stream: TextIO | None = N
     ]
     last: list[Any]
     if console:
-        last = [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        # The default would print every frame's local variables, and with them recipients.
+        plain = structlog.dev.plain_traceback
+        last = [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=plain)]
     else:
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
     structlog.configure(
@@ -49,4 +52,8 @@ def configure(level: str = "info", form: str = "auto", stream: TextIO | None = N
 
 
 def _json(value: object, **_: object) -> str:
-    return _encode(value).decode()
+    try:
+        return _encode(value).decode()
+    except (TypeError, ValueError):
+        # A line must not be lost, nor its writer fail, for a value that JSON has no form for (a lone surrogate, say).
+        return json.dumps(value, default=repr)
