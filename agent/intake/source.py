@@ -13,6 +13,7 @@ from agent.providers import Credentials, Parsed, Provider, WebhookRequest
 OTHER_DOMAIN = "other"
 # Distinct (sending domain, tags, recipient domain) combinations remembered; payloads choose them, so there is an end.
 _CACHE = 50_000
+_CACHED_TAGS = 1024  # characters; longer tags are no stream's name, and not remembered
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -61,19 +62,21 @@ class Source:
 
     def _label(self, events: Parsed) -> list[Cell]:
         cells = self._cells
-        if len(cells) > _CACHE:
-            cells.clear()
         out = []
         for event in events:
             key = (event.domain, event.tags, event.recipient.rpartition("@")[2])
             cell = cells.get(key)
             if cell is None:
-                cell = cells[key] = Cell(
+                cell = Cell(
                     self._domain_of(event.domain),
                     self.provider_id,
                     self._stream_of(event.tags),
                     mailbox_provider(key[2]),
                 )
+                if sum(map(len, event.tags)) <= _CACHED_TAGS:
+                    if len(cells) >= _CACHE:
+                        cells.clear()
+                    cells[key] = cell
             out.append(cell)
         return out
 
