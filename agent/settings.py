@@ -2,20 +2,20 @@
 
 Every model refuses unknown keys and is frozen. ``load`` turns whatever is wrong into one ``SettingsError`` that
 lists every problem with its path, its line where the file has one, and a suggestion where one is close.
+``docs/settings.md`` is made from the descriptions here by ``make settings``.
 """
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,28 +23,21 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings.sources import EnvSettingsSource
 
+from agent import settings_file
 from agent.providers import PROVIDERS, Credentials
+from agent.settings_file import FILE, PREFIX, SettingsError, did_you_mean
 from agent.vitals.phases import PHASES, Phase
 
-PREFIX = "MAILVITALS_"
-_FILE = "_file"
+__all__ = ["Settings", "SettingsError", "domain_name", "ip_address", "load", "loads", "schema"]
+
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-class SettingsError(Exception):
-    """The settings cannot be used. ``problems`` has one line for each thing that is wrong; none quotes a secret."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 def _duration(value: object) -> object:
@@ -58,23 +51,20 @@ def _duration(value: object) -> object:
 
 def _host_port(value: str) -> str:
     host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or not 0 <= int(port) < 65536 or (":" in host and host[0] != "["):
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535 or (":" in host and host[0] != "["):
         raise PydanticCustomError("host_port", "an address is HOST:PORT, such as 127.0.0.1:8081 or [::]:8080")
     return value
 
 
 def _resolver(value: str) -> str:
-    bare = value
-    if not value.startswith("[") and value.count(":") == 1:
-        bare, _, port = value.partition(":")
-        if not port.isdigit() or not 0 < int(port) < 65536:
-            raise PydanticCustomError("resolver", "a resolver is an IP address, or address:port")
-    elif value.startswith("["):
-        bare = value[1:].partition("]")[0]
+    match = re.fullmatch(r"\[([^]]*)\](?::(\d{1,5}))?|([^:]*):(\d{1,5})", value, re.ASCII)
     try:
-        ipaddress.ip_address(bare)
+        ipaddress.ip_address((match[1] or match[3] or "") if match else value)
+        good = not match or 0 < int(match[2] or match[4] or 53) < 65536
     except ValueError:
-        raise PydanticCustomError("resolver", "a resolver is an IP address, or address:port") from None
+        good = False
+    if not good:
+        raise PydanticCustomError("resolver", "a resolver is an IP address, or address:port")
     return value
 
 
@@ -104,9 +94,16 @@ def _name(value: str) -> str:
 
 
 def _http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
         raise PydanticCustomError("url", "this must be an http:// or https:// URL")
+    if "@" in parts.netloc:
+        # The URL names the Alertmanager in metrics and on the status page.
+        raise PydanticCustomError("url", "give the user and password as `username` and `password`, not in the URL")
     return value.rstrip("/")
 
 
@@ -118,13 +115,31 @@ def ip_address(value: str) -> str:
         raise PydanticCustomError("ip", "this is not an IP address") from None
 
 
-Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0, le=400 * 86400)]
-HostPort = Annotated[str, AfterValidator(_host_port)]
-DomainName = Annotated[str, AfterValidator(domain_name)]
-SourceName = Annotated[str, AfterValidator(_name)]
+def _ascending(value: tuple[Any, Any]) -> tuple[Any, Any]:
+    if None not in value and value[0] > value[1]:
+        raise PydanticCustomError("range", "the first number must not be above the second")
+    return value
+
+
+_DURATION = WithJsonSchema({
+    "anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d|w)\s*$"}],
+    "examples": ["30s"],
+})  # fmt: skip
+Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0, le=400 * 86400), _DURATION]
+HostPort = Annotated[str, AfterValidator(_host_port), Field(examples=["127.0.0.1:8081"])]
+DomainName = Annotated[str, AfterValidator(domain_name), Field(examples=["example.com"])]
+IpAddress = Annotated[str, AfterValidator(ip_address), Field(examples=["192.0.2.25"])]
+Resolver = Annotated[str, AfterValidator(_resolver), Field(examples=["192.0.2.53:5353"])]
+Selector = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$", max_length=200, examples=["s1"])
+]
+SourceName = Annotated[str, AfterValidator(_name), Field(examples=["marketing"])]
 Label = Annotated[str, Field(max_length=100)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HttpUrl = Annotated[str, AfterValidator(_http_url), Field(examples=["http://alertmanager:9093"])]
 Ratio = Annotated[float, Field(gt=0, lt=1)]
+Mails = Annotated[int, Field(ge=0)]
+_NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Range = Annotated[tuple[_NotNegative, _NotNegative], AfterValidator(_ascending)]
 
 
 class _Model(BaseModel):
@@ -134,27 +149,34 @@ class _Model(BaseModel):
 class Listen(_Model):
     """Where the two listeners are."""
 
-    public: HostPort = Field("0.0.0.0:8080", description="Takes webhooks, nothing else.")
+    public: HostPort = Field(
+        "0.0.0.0:8080", description="Takes webhooks, nothing else; TLS is the work of the reverse proxy before it."
+    )
     private: HostPort = Field("127.0.0.1:8081", description="Metrics, health, API and the status page.")
     private_token: SecretStr | None = Field(
         None, description="Bearer token that protects the private listener, all but /healthz and /readyz."
     )
     max_body_bytes: int = Field(
-        10 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="Larger webhook bodies are answered 413."
+        10 * 1024 * 1024,
+        ge=1024,
+        le=256 * 1024 * 1024,
+        description="Size in bytes beyond which a webhook body is answered 413.",
     )
 
 
 class Store(_Model):
     """Where events are counted."""
 
-    url: str = Field(description="`sqlite:////absolute/path`.")
+    url: str = Field(description="`sqlite:////absolute/path` on a local or block volume, never NFS.")
     identity_key: SecretStr | None = Field(
         None,
-        description="Key of the identity hashes, at least 32 characters. The embedded store makes one on first start, "
-        "mode 0600, beside the database.",
+        description="Key of the hashes that recognise an event, at least 32 characters. Without it the agent makes one "
+        "on its first start, mode 0600, beside the database; a database written with another key is refused.",
     )
     quarantine_max_bytes: int = Field(
-        64 * 1024 * 1024, ge=0, description="Cap of sealed unreadable bodies; the oldest give way."
+        64 * 1024 * 1024,
+        ge=0,
+        description="Most bytes of sealed unreadable bodies; the oldest give way, and after 7 days all do.",
     )
 
     @field_validator("url")
@@ -185,21 +207,25 @@ class Store(_Model):
 class Dns(_Model):
     """How DNS is watched."""
 
-    resolvers: tuple[Annotated[str, AfterValidator(_resolver)], ...] = Field(
-        (), description="`host` or `host:port`; the system's resolvers when empty."
+    resolvers: tuple[Resolver, ...] = Field(
+        (), description="IP addresses, with `:port` if not 53; the system's resolvers when empty."
     )
     interval: Duration = Field(300.0, description="Longest time between two looks at the same record.")
     min_interval: Duration = Field(60.0, description="Shortest time between two looks, however small the TTL.")
-    timeout: Annotated[float, BeforeValidator(_duration), Field(gt=0, le=60)] = Field(3.0, description="Of one query.")
+    timeout: Annotated[float, BeforeValidator(_duration), Field(gt=0, le=60), _DURATION] = Field(
+        3.0, description="How long the answer to one query is waited for."
+    )
 
 
 class Alertmanager(_Model):
     """One Alertmanager; of a cluster, list every member."""
 
-    url: HttpUrl = Field(description="Base URL, path included if it has one.")
-    token: SecretStr | None = Field(None, description="Sent as a bearer token.")
-    username: str | None = Field(None, description="For basic authentication.")
-    password: SecretStr | None = Field(None, description="For basic authentication.")
+    url: HttpUrl = Field(
+        description="Base URL, path included if it has one. Without user and password, which have keys of their own."
+    )
+    token: SecretStr | None = Field(None, description="Bearer token, instead of a username and password.")
+    username: str | None = Field(None, description="User of basic authentication; goes with `password`.")
+    password: SecretStr | None = Field(None, description="Password of basic authentication; goes with `username`.")
 
     @model_validator(mode="before")
     @classmethod
@@ -220,16 +246,20 @@ class Alerts(_Model):
 
     quiet_period: Duration = Field(1800.0, description="How long a condition must be gone before its incident closes.")
     resend: Duration = Field(60.0, description="How often firing alerts are sent again.")
-    runbook_base: str = Field("docs/alerts.md", description="Where runbooks are; `#anchor` is appended.")
+    runbook_base: str = Field(
+        "docs/alerts.md", description="Where the runbooks are, a URL or path; `#anchor` is appended."
+    )
 
 
 class Vitals(_Model):
-    """How rates are judged."""
+    """How often and by what the rates are judged."""
 
-    interval: Annotated[float, BeforeValidator(_duration), Field(gt=0, le=10)] = Field(
+    interval: Annotated[float, BeforeValidator(_duration), Field(gt=0, le=10), _DURATION] = Field(
         5.0, description="Time between two evaluations, at most 10s."
     )
-    stale_after: Duration = Field(86400.0, description="A domain without any event for so long is `stale`.")
+    stale_after: Duration = Field(
+        86400.0, description="A domain without any event for so long is `stale`: no verdict rather than an old one."
+    )
     bounce_classes: tuple[Literal["hard", "soft", "block", "undetermined"], ...] = Field(
         ("hard", "undetermined"), min_length=1, description="Which classes the bounce rate counts."
     )
@@ -238,7 +268,7 @@ class Vitals(_Model):
 class Log(_Model):
     """What is logged and how."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     format: Literal["auto", "json", "console"] = Field("auto", description="`auto`: console on a terminal, else JSON.")
 
 
@@ -259,7 +289,7 @@ class Source(_Model):
     def _known(cls, value: str) -> str:
         if value not in PROVIDERS:
             raise PydanticCustomError("provider", "unknown provider{hint}; known: {known}", {
-                "hint": _did_you_mean(value, PROVIDERS), "known": ", ".join(sorted(PROVIDERS)),
+                "hint": did_you_mean(value, PROVIDERS), "known": ", ".join(sorted(PROVIDERS)),
             })  # fmt: skip
         return value
 
@@ -272,7 +302,7 @@ class Source(_Model):
             if key not in names:
                 known = (*type(self).model_fields, *names)
                 raise PydanticCustomError("credential", "unknown key{hint}", {
-                    "key": key, "hint": _did_you_mean(key, known),
+                    "key": key, "hint": did_you_mean(key, known),
                 })  # fmt: skip
             _check_credential(key, value)
         if not any(all(extra.get(name) for name in way) for way in ways):
@@ -312,35 +342,46 @@ def _check_credential(key: str, value: object) -> None:
 class Domain(_Model):
     """A sending domain that is watched."""
 
-    name: DomainName
-    phase: Literal["foundation", "growth", "enterprise"] = "foundation"
-    dkim_selectors: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$")], ...] = Field(
-        (), description="Selectors in use; they cannot be discovered."
+    name: DomainName = Field(
+        description="The domain; events of its subdomains count as its own unless they are listed."
     )
-    sending_ips: tuple[Annotated[str, AfterValidator(ip_address)], ...] = Field(
-        (), description="Addresses that must pass SPF for this domain."
+    phase: Literal["foundation", "growth", "enterprise"] = Field(
+        "foundation", description="Phase whose targets it is held to."
     )
+    dkim_selectors: tuple[Selector, ...] = Field((), description="Selectors in use; they cannot be discovered.")
+    sending_ips: tuple[IpAddress, ...] = Field((), description="Addresses that must pass SPF for this domain.")
 
 
 class PhaseOverride(_Model):
     """Numbers of a built-in phase that are different here; see `docs/rates.md` for the built-in ones."""
 
-    duration_weeks: tuple[float, float] | None = None
-    budget_usd: tuple[float, float] | None = None
-    expected_roi_percent: tuple[float, float] | None = None
-    deliverability_min: Ratio | None = None
-    bounce_max: Ratio | None = None
-    complaint_max: Ratio | None = None
-    complaint_breach: Ratio | None = None
-    capacity: tuple[int | None, int | None] | None = None
+    duration_weeks: Range | None = Field(None, description="Least and most weeks the phase takes.")
+    budget_usd: Range | None = Field(None, description="Least and most USD a month.")
+    expected_roi_percent: Range | None = Field(None, description="Least and most return on investment, percent.")
+    deliverability_min: Ratio | None = Field(None, description="Least share of attempted mail that is delivered.")
+    bounce_max: Ratio | None = Field(None, description="Share of attempted mail that bounces must stay below.")
+    complaint_max: Ratio | None = Field(None, description="Share of delivered mail below which complaints are fine.")
+    complaint_breach: Ratio | None = Field(None, description="Share of delivered mail above which they are a breach.")
+    capacity: Annotated[tuple[Mails | None, Mails | None], AfterValidator(_ascending)] | None = Field(
+        None, description="Mails in 30 days, from and to; `null` is no such end."
+    )
 
 
 class Phases(_Model):
     """The three phases."""
 
-    foundation: PhaseOverride = PhaseOverride()
-    growth: PhaseOverride = PhaseOverride()
-    enterprise: PhaseOverride = PhaseOverride()
+    foundation: PhaseOverride = Field(PhaseOverride(), description="The first.")
+    growth: PhaseOverride = Field(PhaseOverride(), description="The second.")
+    enterprise: PhaseOverride = Field(PhaseOverride(), description="The third.")
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Phases:
+        for name, phase in self.in_force().items():
+            if phase.complaint_max > phase.complaint_breach:
+                raise PydanticCustomError(
+                    "phase", "{name}: complaint_max must not be above complaint_breach", {"name": name}
+                )
+        return self
 
     def in_force(self) -> dict[str, Phase]:
         """The built-in phases with the overrides applied, by name."""
@@ -357,23 +398,27 @@ class Settings(BaseSettings):
         extra="forbid", frozen=True, env_prefix=PREFIX, env_nested_delimiter="__", hide_input_in_errors=True
     )
 
-    listen: Listen
-    store: Store
-    dns: Dns = Dns()
-    alertmanagers: tuple[Alertmanager, ...] = ()
-    alerts: Alerts = Alerts()
-    vitals: Vitals = Vitals()
-    log: Log = Log()
-    sources: tuple[Source, ...] = Field((), max_length=1000)
-    domains: tuple[Domain, ...] = Field((), max_length=10_000)
-    phases: Phases = Phases()
+    listen: Listen = Field(description="Where the two listeners are.")
+    store: Store = Field(description="Where events are counted.")
+    dns: Dns = Field(Dns(), description="How DNS is watched.")
+    alertmanagers: tuple[Alertmanager, ...] = Field(
+        (),
+        max_length=100,
+        description="Where alerts go: every member of a cluster, never a load balancer before them. A URL will do.",
+    )
+    alerts: Alerts = Field(Alerts(), description="When an incident ends and how it is sent.")
+    vitals: Vitals = Field(Vitals(), description="How often and by what the rates are judged.")
+    log: Log = Field(Log(), description="What is logged and how.")
+    sources: tuple[Source, ...] = Field((), max_length=1000, description="The webhooks, one for each URL.")
+    domains: tuple[Domain, ...] = Field((), max_length=10_000, description="The domains that are sent from.")
+    phases: Phases = Field(Phases(), description="Numbers of the built-in phases that are different here.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         if not self.sources and not self.domains:
             raise PydanticCustomError("empty", "there is nothing to watch: configure `sources`, `domains` or both")
         for what, names in (("sources", [s.name for s in self.sources]), ("domains", [d.name for d in self.domains])):
-            twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+            twice = [name for name, n in Counter(names).items() if n > 1]
             if twice:
                 raise PydanticCustomError("twice", "{what} has `{name}` twice", {"what": what, "name": twice[0]})
         return self
@@ -392,187 +437,12 @@ class Settings(BaseSettings):
 
 def load(path: Path, environ: Mapping[str, str]) -> Settings:
     """Read and check the settings. Raises ``SettingsError`` with every problem found, and nothing else."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise SettingsError([f"{path}: cannot be read: {getattr(e, 'strerror', None) or e}"]) from None
-    return loads(text, environ, str(path))
+    return settings_file.load(Settings, path, environ)
 
 
 def loads(text: str, environ: Mapping[str, str], origin: str = "settings") -> Settings:
     """Like ``load``, from text."""
-    data, lines, problems = _read_yaml(text, origin)
-    problems += _unknown_variables(environ)
-    if not problems:
-        _merge(data, _from_environment(environ, problems))
-        data = _read_files(data, (), problems)
-    if problems:
-        raise SettingsError(problems)
-    try:
-        return Settings(**data)
-    except ValidationError as e:
-        raise SettingsError([_explain(dict(err), lines, origin) for err in e.errors(include_url=False)]) from None
-
-
-def _read_yaml(text: str, origin: str) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int], list[str]]:
-    lines: dict[tuple[str | int, ...], int] = {}
-    problems: list[str] = []
-
-    def walk(node: yaml.Node | None, at: tuple[str | int, ...]) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                name = str(key.value)
-                if (*at, name) in lines:
-                    problems.append(f"{origin}:{key.start_mark.line + 1}: {_dotted((*at, name))}: given twice")
-                lines[(*at, name)] = key.start_mark.line + 1
-                walk(value, (*at, name))
-        elif isinstance(node, yaml.SequenceNode):
-            for i, value in enumerate(node.value):
-                lines[(*at, i)] = value.start_mark.line + 1
-                walk(value, (*at, i))
-
-    try:
-        walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as e:
-        mark = getattr(e, "problem_mark", None)
-        where = f":{mark.line + 1}" if mark else ""
-        return {}, {}, [f"{origin}{where}: not valid YAML: {getattr(e, 'problem', None) or type(e).__name__}"]
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        return {}, {}, [f"{origin}: the file must be a mapping of sections such as `listen:` and `store:`"]
-    return data, lines, problems
-
-
-class _Environment(EnvSettingsSource):
-    """pydantic-settings' own reading of nested variables, over a given mapping instead of the process's."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._given = environ
-        super().__init__(Settings)
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {k.lower(): v for k, v in self._given.items()}
-
-
-def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
-    try:
-        return _Environment(environ)()
-    except ValueError as e:
-        problems.append(f"environment: {str(e).splitlines()[0]} (lists and mappings are given as JSON)")
-        return {}
-
-
-def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    known = {PREFIX + "__".join(p).upper() for p in _paths(Settings, ())}
-    known |= {k + _FILE.upper() for k in known}
-    opaque = {PREFIX + k.upper() for k in ("phases",)}
-    return [
-        f"environment: {name}: unknown variable{_did_you_mean(name, known)}"
-        for name in sorted(environ)
-        if name.upper().startswith(PREFIX)
-        and name.upper() not in known
-        and not any(name.upper().startswith(o + "__") for o in opaque)
-    ]
-
-
-def _paths(model: type[BaseModel], at: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for name, field in model.model_fields.items():
-        yield (*at, name)
-        kind: Any = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _paths(kind, (*at, name))
-
-
-def _merge(under: dict[str, Any], over: Mapping[str, Any]) -> None:
-    for key, value in over.items():
-        if isinstance(value, dict) and isinstance(under.get(key), dict):
-            _merge(under[key], value)
-        else:
-            under[key] = value
-
-
-def _read_files(value: Any, at: tuple[str | int, ...], problems: list[str]) -> Any:
-    """Replace every ``x_file: path`` by ``x: content``; lists and mappings of paths become such of contents."""
-    if isinstance(value, list):
-        return [_read_files(item, (*at, i), problems) for i, item in enumerate(value)]
-    if not isinstance(value, dict):
-        return value
-    out: dict[str, Any] = {}
-    for key, item in value.items():
-        name = str(key)
-        if not name.endswith(_FILE):
-            out[name] = _read_files(item, (*at, name), problems)
-            continue
-        twin = name.removesuffix(_FILE)
-        if twin in value:
-            problems.append(f"{_dotted((*at, name))}: given beside `{twin}`; keep one of the two")
-        out[twin] = _contents(item, (*at, name), problems)
-    return out
-
-
-def _contents(value: Any, at: tuple[str | int, ...], problems: list[str]) -> Any:
-    if isinstance(value, list):
-        return [_contents(item, (*at, i), problems) for i, item in enumerate(value)]
-    if isinstance(value, dict):
-        return {str(k): _contents(v, (*at, str(k)), problems) for k, v in value.items()}
-    try:
-        content = Path(str(value)).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as e:
-        problems.append(f"{_dotted(at)}: the secret file {value} cannot be read: {getattr(e, 'strerror', None) or e}")
-        return "?" * 64
-    if not content:
-        problems.append(f"{_dotted(at)}: the secret file {value} is empty")
-        return "?" * 64
-    return content
-
-
-def _dotted(path: tuple[str | int, ...]) -> str:
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).removeprefix(".") or "settings"
-
-
-def _did_you_mean(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean `{close[0]}`?" if close else ""
-
-
-def _explain(error: dict[str, Any], lines: Mapping[tuple[str | int, ...], int], origin: str) -> str:
-    path: tuple[str | int, ...] = tuple(error["loc"])
-    message = error["msg"]
-    if error["type"] == "credential" and "key" in error.get("ctx", {}):
-        path = (*path, error["ctx"]["key"])
-    if error["type"] == "extra_forbidden":
-        parent = _model_at(path[:-1])
-        known = list(parent.model_fields) if parent else []
-        known += [
-            k + _FILE for k, f in (parent.model_fields if parent else {}).items() if "SecretStr" in str(f.annotation)
-        ]
-        message = f"unknown key{_did_you_mean(str(path[-1]), known)}"
-    elif error["type"] == "missing":
-        message = "required, but not given"
-    elif not message[:1].isupper() and "`" in message:
-        message = message.strip()
-    else:
-        message = message[:1].lower() + message[1:]
-    at = path
-    while at and at not in lines:
-        at = at[:-1]
-    where = f"{origin}:{lines[at]}" if at in lines else origin
-    return f"{where}: {_dotted(path)}: {message}"
-
-
-def _model_at(path: tuple[str | int, ...]) -> type[BaseModel] | None:
-    model: Any = Settings
-    for part in path:
-        if isinstance(part, int):
-            continue
-        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        if field is None:
-            return None
-        kinds = [field.annotation, *get_args(field.annotation)]
-        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
-    return model if isinstance(model, type) else None
+    return settings_file.loads(Settings, text, environ, origin)
 
 
 def schema() -> dict[str, Any]:
@@ -585,13 +455,13 @@ def schema() -> dict[str, Any]:
         kind: dict[str, Any] = {"type": "object", "additionalProperties": text} if name == "headers" else text
         users = ", ".join(sorted(i for i, p in PROVIDERS.items() if any(name in way for way in p.CREDENTIALS)))
         source["properties"][name] = {**kind, "description": f"Credential ({users})."}
-        source["properties"][name + _FILE] = {**kind, "description": f"File(s) holding `{name}`."}
+        source["properties"][name + FILE] = {**kind, "description": f"File(s) holding `{name}`."}
     source["additionalProperties"] = False
     for definition in document["$defs"].values():
         properties = definition.get("properties", {})
         for name, spec in list(properties.items()):
-            if "password" in str(spec) and spec.get("anyOf"):
-                properties[name + _FILE] = {"type": "string", "description": f"File holding `{name}`."}
+            if "'format': 'password'" in str(spec):
+                properties[name + FILE] = {"type": "string", "description": f"File holding `{name}`."}
     # One of the two must be there, and a plain URL is as good as a mapping.
     document["anyOf"] = [{"required": ["sources"]}, {"required": ["domains"]}]
     document["properties"]["alertmanagers"]["items"] = {
