@@ -4,14 +4,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test unit lint bench lock rules clean packages
+.PHONY: help run test unit lint bench lock rules settings clean packages
 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 UV_VERSION := 0.13.9
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 # Debian packages the tests start programs of, and one program of each to tell whether it is there.
 DEBIAN := prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager knot:knotd \
@@ -51,6 +51,9 @@ lock: $(VENV)/.uv ## Bring the lock files in line with pyproject.toml (remove th
 
 rules: | $(VENV)/bin/python ## Write deploy/monitoring/ anew from deploy/rules/
 	@$(BIN)/python deploy/monitoring/render.py
+
+settings: $(VENV)/.installed ## Write docs/settings.md anew from agent/settings.py
+	@$(BIN)/python docs/render_settings.py
 
 clean: ## Remove .venv, caches and the demo's data
 	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

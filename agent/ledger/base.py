@@ -139,9 +139,23 @@ class Ledger(Protocol):
     async def unseal(self, quarantine_id: int) -> tuple[dict[str, str], bytes]:
         """Headers and body of one quarantined request. Raises ``KeyError`` if it is not there any more."""
 
-    async def rows(self, width: int, since: float, until: float) -> list[Row]:
+    async def rows(
+        self,
+        width: int,
+        since: float,
+        until: float,
+        *,
+        merge: int = 0,
+        edges: Sequence[float] = (),
+        by_domain: bool = False,
+    ) -> list[Row]:
         """The roll-up of bucket width ``MINUTE``, ``HOUR`` or ``DAY``: all rows with since <= bucket < until.
-        Zero counts are left out."""
+        Zero counts are left out.
+
+        ``merge`` sums buckets that lie in the same ``merge`` seconds of Unix time, unless one of ``edges`` parts them
+        (an edge parts buckets that begin after it from the others); the row's bucket is the newest of them.
+        ``by_domain`` sums over everything but the domain; the cell's other names are then empty.
+        """
 
     async def sources(self) -> dict[str, SourceState]:
         """The last signs of life by source name."""

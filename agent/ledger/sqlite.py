@@ -240,23 +240,41 @@ class SqliteLedger:
             raise StoreUnavailable(f"quarantined body {quarantine_id} was altered or sealed with another key") from None
         return msgspec.msgpack.decode(plain, type=tuple[dict[str, str], bytes])
 
-    async def rows(self, width: int, since: float, until: float) -> list[Row]:
-        return await self._read(self._rows, ROLLUPS[width], since, until)
+    async def rows(
+        self,
+        width: int,
+        since: float,
+        until: float,
+        *,
+        merge: int = 0,
+        edges: Sequence[float] = (),
+        by_domain: bool = False,
+    ) -> list[Row]:
+        return await self._read(self._rows, ROLLUPS[width], since, until, merge or width, tuple(edges), by_domain)
 
-    def _rows(self, table: str, since: float, until: float) -> list[Row]:
+    def _rows(
+        self, table: str, since: float, until: float, merge: int, edges: tuple[float, ...], by_domain: bool
+    ) -> list[Row]:
         db = self._reader
+        place = "c.domain" if by_domain else "r.cell"
+        groups = ", ".join((f"r.bucket / {merge:d}", *["r.bucket > ?"] * len(edges), "place", "measure"))
         # One row of JSON: a row a count would cost an interpreter-lock hand-over each.
         found = db.execute(
-            f"SELECT json_group_array(json_array(bucket, cell, measure, count)) FROM {table} "
-            "WHERE bucket >= ? AND bucket < ? AND count <> 0",
-            (since, until),
+            "SELECT json_group_array(json_array(bucket, place, measure, n)) FROM ("
+            f"SELECT max(r.bucket) AS bucket, {place} AS place, measure, sum(count) AS n FROM {table} r "
+            + ("JOIN cell c ON c.id = r.cell " if by_domain else "")
+            + f"WHERE r.bucket >= ? AND r.bucket < ? GROUP BY {groups} HAVING n <> 0)",
+            (since, until, *edges),
         ).fetchone()[0]
-        decoded = msgspec.json.decode(found, type=list[tuple[int, int, int, int]])
-        cells = self._cell_by_id
-        if any(row[1] not in cells for row in decoded):
+        decoded = msgspec.json.decode(found, type=list[tuple[int, int | str, int, int]])
+        cells: dict[int | str, Cell] = {number: cell for number, cell in self._cell_by_id.items()}  # noqa: C416
+        missing = {row[1] for row in decoded} - cells.keys()
+        if by_domain:
+            cells |= {domain: Cell(str(domain), "", "", "") for domain in missing}
+        elif missing:  # Made by another process.
             query = "SELECT id, domain, provider, stream, mailbox_provider FROM cell"
             cells = {row[0]: Cell(*row[1:]) for row in db.execute(query)}
-        return [Row(bucket, cells[cell], MEASURES[measure], count) for bucket, cell, measure, count in decoded]
+        return [Row(bucket, cells[place], MEASURES[measure], count) for bucket, place, measure, count in decoded]
 
     async def sources(self) -> dict[str, SourceState]:
         return await self._read(

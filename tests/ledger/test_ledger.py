@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from agent.events import BounceClass, Event, Kind
 from agent.ledger.base import DAY, HOUR, MINUTE, Applied, Batch, Cell, Counted, Ledger
+from agent.vitals.evaluate import edges, evaluate
+from agent.vitals.phases import PHASES
 from tests.ledger.conftest import STORES
 from tests.ledger.model import Reported, expected
 
@@ -336,3 +338,47 @@ async def test_a_large_shuffled_history_is_exact(ledger: Ledger) -> None:
         await ledger.apply([Batch("s", "p", "sendgrid", NOW, [r[1] for r in part], [r[2] for r in part])], NOW)
     got = {(r.bucket, r.cell, r.measure): r.count for r in await ledger.rows(MINUTE, 0, NOW + DAY)}
     assert got == dict(expected(history))
+
+
+async def test_rows_come_summed_as_far_as_asked(ledger: Ledger) -> None:
+    hour = NOW // 3600 * 3600 - 4 * 3600
+    other = Cell("other.example", "sendgrid", "", "gmail")
+    for cell in (GMAIL, YAHOO, other):
+        events = [event(at=hour + minute * 60, message_id=f"{cell}{minute}") for minute in range(0, 180, 10)]
+        await apply(ledger, *events, cell=cell)
+    by_hour = await ledger.rows(MINUTE, 0, NOW, merge=HOUR)
+    assert sorted((r.bucket - hour, r.count) for r in by_hour if r.cell == GMAIL) == [(3000, 6), (6600, 6), (10200, 6)]
+    parted = await ledger.rows(MINUTE, 0, NOW, merge=HOUR, edges=[hour + 1200, hour + 3600])
+    assert sorted((r.bucket - hour, r.count) for r in parted if r.cell == GMAIL) == [
+        (1200, 3), (3000, 3), (3600, 1), (6600, 5), (10200, 6),
+    ]  # fmt: skip
+    whole = await ledger.rows(HOUR, 0, NOW, merge=100 * DAY, by_domain=True)
+    assert {(r.cell, r.bucket - hour, r.count) for r in whole} == {
+        (Cell("example.com", "", "", ""), 7200, 36), (Cell("other.example", "", "", ""), 7200, 18),
+    }  # fmt: skip
+
+
+async def test_an_evaluation_of_summed_rows_is_that_of_all_rows(ledger: Ledger) -> None:
+    rng = random.Random(3)
+    cells = [Cell(d, p, "", m) for d in ("a.example", "b.example") for p in ("sendgrid", "ses") for m in ("gmail", "x")]
+    domains = {"a.example": PHASES["growth"], "b.example": PHASES["foundation"]}
+    for now in (NOW, NOW + 1234.5):
+        for _ in range(3):
+            events = [
+                bounce(rng.choice(list(BounceClass)), at, message_id=str(rng.random()))
+                if rng.random() < 0.03
+                else event(rng.choice([Kind.DELIVERED, Kind.DELIVERED, Kind.COMPLAINED, Kind.DEFERRED]), at,
+                           message_id=str(rng.random()))
+                for at in (now - rng.random() ** 3 * 34 * DAY for _ in range(1500))
+            ]  # fmt: skip
+            await ledger.apply([Batch("s", "p", "p", now, events, rng.choices(cells, k=1500))], now)
+        since = {MINUTE: now - DAY - MINUTE, HOUR: now - 30 * DAY - HOUR, DAY: now - 62 * DAY}
+        raw = [await ledger.rows(width, since[width], now + HOUR) for width in (MINUTE, HOUR, DAY)]
+        summed = [
+            await ledger.rows(MINUTE, since[MINUTE], now + HOUR, merge=HOUR, edges=edges(now, MINUTE)),
+            await ledger.rows(HOUR, since[HOUR], now + HOUR, merge=100 * DAY, edges=edges(now, HOUR)),
+            await ledger.rows(DAY, since[DAY], now + HOUR, by_domain=True),
+        ]
+        by_domain = await ledger.rows(HOUR, since[HOUR], now + HOUR, by_domain=True)
+        assert len(summed[0]) < len(raw[0]) / 2
+        assert evaluate(now, domains, *summed, domain_hour_rows=by_domain) == evaluate(now, domains, *raw)

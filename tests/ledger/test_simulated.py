@@ -1,0 +1,105 @@
+"""Traffic of every provider, read as live traffic is, comes to exactly its own truth: in any order, in any split."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from agent.events import Kind
+from agent.ledger.base import DAY, HOUR, MINUTE, Applied, Cell, Ledger
+from agent.simulate import SIMULATORS
+from tests.ledger.model import expected
+from tests.ledger.traffic import NOW, by_place, counted, read, reports, rough, split
+
+MESSAGES = 1200
+every_provider = pytest.mark.parametrize("provider", sorted(SIMULATORS))
+
+
+@every_provider
+@pytest.mark.parametrize("shuffled", [False, True], ids=["in order", "shuffled"])
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_totals_are_the_truth_in_every_place(ledger: Ledger, provider: str, shuffled: bool, seed: int) -> None:
+    rng = random.Random(seed)
+    batches, truth = read(provider, rough(MESSAGES, seed), rng)
+    results: list[Applied] = []
+    for commit in split(rng, batches, shuffled):
+        results += await ledger.apply(commit, NOW)
+    want = by_place(truth, provider)
+    assert len({cell.domain for cell, _ in want}) == 3, "two configured domains, and mail that names none"
+    assert len({cell.stream for cell, _ in want}) >= 2
+    assert len({cell.mailbox_provider for cell, _ in want}) > 5
+    for width in (MINUTE, HOUR, DAY):
+        assert await counted(ledger, width) == want
+    assert sum(sum(r.counted.values()) for r in results) == truth.reports - truth.copies
+    assert sum(sum(r.duplicates.values()) for r in results) == truth.copies > 0
+    assert not any(r.refused for r in results)
+    assert sum(r.unmatched_async_bounces for r in results) == truth.unmatched_async_bounces
+    assert (truth.unmatched_async_bounces > 0) == (provider == "sendgrid")
+
+
+@every_provider
+async def test_each_count_lies_in_its_own_minute(ledger: Ledger, provider: str) -> None:
+    rng = random.Random(9)
+    batches, _ = read(provider, rough(MESSAGES, 9), rng)
+    for commit in split(rng, batches, True):
+        await ledger.apply(commit, NOW)
+    assert {(r.bucket, r.cell, r.measure): r.count for r in await ledger.rows(MINUTE, 0, NOW + DAY)} == dict(
+        expected(reports(batches))
+    )
+
+
+async def test_providers_at_once_do_not_touch_each_other(ledger: Ledger) -> None:
+    rng = random.Random(4)
+    want: Counter[tuple[Cell, str]] = Counter()
+    everything = []
+    for provider in sorted(SIMULATORS):
+        # The same messages to the same recipients, told by two vendors.
+        batches, truth = read(provider, rough(MESSAGES // 2, 4), rng)
+        want += by_place(truth, provider)
+        everything += batches
+    for commit in split(rng, everything, True):
+        await ledger.apply(commit, NOW)
+    assert await counted(ledger, HOUR) == want
+
+
+@every_provider
+async def test_everything_again_after_a_restart_changes_nothing(
+    open_ledger: Callable[[], Ledger], provider: str
+) -> None:
+    rng = random.Random(6)
+    batches, truth = read(provider, rough(MESSAGES // 2, 6), rng)
+    first = open_ledger()
+    for commit in split(rng, batches, False):
+        await first.apply(commit, NOW)
+    await first.close()
+    second = open_ledger()
+    for commit in split(rng, batches, True):
+        for result in await second.apply(commit, NOW + 3600):
+            assert not result.counted
+    assert await counted(second, DAY) == by_place(truth, provider)
+    await second.close()
+
+
+@every_provider
+async def test_a_restart_after_every_commit_changes_nothing(open_ledger: Callable[[], Ledger], provider: str) -> None:
+    rng = random.Random(8)
+    batches, truth = read(provider, rough(200, 8), rng)
+    for commit in split(rng, batches, True):
+        ledger = open_ledger()
+        await ledger.apply(commit, NOW)
+        await ledger.close()
+    ledger = open_ledger()
+    assert await counted(ledger, HOUR) == by_place(truth, provider)
+    await ledger.close()
+
+
+@every_provider
+async def test_what_the_truth_covers_is_not_nothing(provider: str) -> None:
+    _, truth = read(provider, rough(MESSAGES, 1), random.Random(1))
+    for measure in ("delivered", "hard", "soft", "block", "undetermined", "deferred", "deferred_pairs", "complained"):
+        assert truth.total(measure) > 0, measure
+    assert truth.total("deferred") > truth.total("deferred_pairs")
+    assert (truth.total(Kind.ACCEPTED) > 0) == (provider == "sendgrid")
