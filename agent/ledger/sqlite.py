@@ -156,8 +156,8 @@ class SqliteLedger:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         db = self._writer
-        db.execute("BEGIN IMMEDIATE")
         try:
+            db.execute("BEGIN IMMEDIATE")  # Can fail with the transaction begun.
             version = db.execute("PRAGMA data_version").fetchone()[0]
             if version != self._data_version:
                 self._load_caches(db)
