@@ -1,0 +1,96 @@
+"""A process that counts simulated traffic into a SQLite ledger, and can be told to die in the middle of it.
+
+    python -m tests.ledger.writer FILE SEED storm
+    python -m tests.ledger.writer FILE SEED dying
+
+``storm`` prints an empty line when it is ready and waits for one; then it applies every commit three times, in an order
+of its own, and prints how many events it was the first to count. ``dying`` is killed before its nth statement, then again after its restart, and so on until all is counted; it
+prints how often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+from agent.ledger.base import Batch
+from agent.ledger.sqlite import SqliteLedger
+from tests.ledger.conftest import KEY
+from tests.ledger.traffic import NOW, read, rough, split
+
+MESSAGES = 250
+
+
+def commits() -> list[list[Batch]]:
+    """The same for every process: traffic of both providers."""
+    rng = random.Random(1)
+    batches = [batch for provider in ("postmark", "sendgrid") for batch in read(provider, rough(MESSAGES), rng, 20)[0]]
+    return split(rng, batches, True)
+
+
+async def storm(path: Path, rng: random.Random) -> int:
+    """Events that this process was the first to count."""
+    work = commits() * 3
+    rng.shuffle(work)
+    ledger = SqliteLedger(path, KEY)
+    print(flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    first = 0
+    for commit in work:
+        await asyncio.sleep(rng.random() * 0.01)  # SQLite's lock is not fair: this lets the other one in.
+        first += sum(sum(result.counted.values()) for result in await ledger.apply(commit, NOW))
+    await ledger.close()
+    return first
+
+
+async def _until_killed(path: Path, work: list[list[Batch]], acknowledge: int, statements: int) -> None:
+    left = statements
+
+    def before_statement(_: str) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ledger = SqliteLedger(path, KEY)
+    ledger._writer.set_trace_callback(before_statement)
+    for commit in work:
+        await ledger.apply(commit, NOW)
+        os.write(acknowledge, b".")
+    # No close: the end of the work is one more moment to die in.
+    os._exit(0)
+
+
+def dying(path: Path, rng: random.Random) -> int:
+    """How often it was killed until everything was acknowledged."""
+    work = commits()
+    done = kills = 0
+    while done < len(work):
+        acknowledged, acknowledge = os.pipe()
+        # Each of the first statements in turn, then any that a commit may have.
+        statements = kills if kills < 60 else rng.randrange(400)
+        child = os.fork()
+        if child == 0:
+            os.close(acknowledged)
+            asyncio.run(_until_killed(path, work[done:], acknowledge, statements))
+        os.close(acknowledge)
+        with os.fdopen(acknowledged, "rb") as pipe:
+            done += len(pipe.read())
+        _, status = os.waitpid(child, 0)
+        if status:
+            assert os.WIFSIGNALED(status), status
+            kills += 1
+    return kills
+
+
+def main() -> None:
+    path, rng = Path(sys.argv[1]), random.Random(sys.argv[2])
+    print(asyncio.run(storm(path, rng)) if sys.argv[3] == "storm" else dying(path, rng))
+
+
+if __name__ == "__main__":
+    main()
