@@ -4,8 +4,8 @@
     python -m tests.ledger.writer FILE SEED dying
 
 ``storm`` prints an empty line when it is ready and waits for one; then it applies every commit three times, in an order
-of its own, and prints how many events it was the first to count. ``dying`` is killed before its nth statement, then again after its restart, and so on until all is counted; it
-prints how often.
+of its own, and prints how many events it was the first to count. ``dying`` is killed before its nth statement, then
+again after its restart, and so on until all is counted; it prints how often.
 """
 
 from __future__ import annotations
