@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,10 +19,13 @@ import click
 from agent import __version__
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from agent.providers import Credentials
     from agent.settings import Settings
 
 EX_USAGE, EX_CONFIG = 64, 78
+PIPE_WIDTH = 160  # columns of tables that go to no terminal
 
 
 def main() -> NoReturn:
@@ -142,7 +146,7 @@ def check(
     if as_json:
         sys.stdout.buffer.write(to_json(findings))
     else:
-        Console().print(render(findings))
+        _console().print(render(findings))
     return {Verdict.OK: 0, Verdict.WARN: 1, Verdict.FAIL: 2, Verdict.UNKNOWN: 3}[worst(findings)]
 
 
@@ -154,17 +158,25 @@ def config() -> None:
 @config.command("check")
 @click.argument("file", type=click.Path(path_type=Path))
 def config_check(file: Path) -> None:
-    """Say everything that is wrong with a settings file; exits 78 if anything is."""
+    """Say everything that is wrong with a settings file; exits 78 if anything is.
+
+    \b
+    mailvitals config check /etc/mailvitals/mailvitals.yaml
+    """
     settings = _load(file)
     click.echo(
-        f"{file}: good. {len(settings.sources)} sources, {len(settings.domains)} domains, "
-        f"{len(settings.alertmanagers)} Alertmanagers."
+        f"{file}: good. Sources: {len(settings.sources)}, domains: {len(settings.domains)}, "
+        f"Alertmanagers: {len(settings.alertmanagers)}."
     )
 
 
 @config.command("schema")
 def config_schema() -> None:
-    """Print the JSON Schema of a settings file."""
+    """Print the JSON Schema of a settings file, for editors that check and complete it.
+
+    \b
+    mailvitals config schema > mailvitals.schema.json
+    """
     import json
 
     from agent.settings import schema
@@ -181,6 +193,9 @@ def import_(config: Path, source: str, files: tuple[Path, ...]) -> int:
 
     They take the same path as live ones, so importing twice, or what came live as well, counts nothing twice. May run
     beside a running agent. Exits 1 when a body could not be read; such bodies are kept in quarantine.
+
+    \b
+    mailvitals import --config mailvitals.yaml --source sendgrid day1.ndjson day2.ndjson.gz
     """
     from agent.daemon import build_sources, open_ledger
     from agent.intake.files import Imported, ImportFailed, import_file
@@ -281,7 +296,8 @@ def _simulate_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--rate", type=click.FloatRange(0), default=0.0, help="Reports a second; 0 is as fast as they are taken.")
 @click.option("--batch", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Reports in a request.")
 @click.option("--hours", type=click.FloatRange(0.001, 24 * 35), default=24.0, show_default=True,
-              help="Send times are spread over so many hours until now.")  # fmt: skip
+              help="Send times are spread over so many hours until now, or --until.")  # fmt: skip
+@click.option("--until", type=click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"]), help="When the traffic ends, UTC.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same traffic.")
 @click.option("--domain", "domains", multiple=True, help="Sending domain; may be repeated.")
 @click.option("--stream", "streams", multiple=True, help="Stream (category, message stream); may be repeated.")
@@ -292,12 +308,14 @@ def _simulate_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_simulate_options
 def simulate(
     provider: str, url: str | None, output: Any, config: Path | None, source: str | None, private_key: Any,
-    new_key: Path | None, messages: int, rate: float, batch: int, hours: float, seed: int, domains: tuple[str, ...],
-    streams: tuple[str, ...], mailboxes: tuple[str, ...], as_json: bool, **shares: float | None,
+    new_key: Path | None, messages: int, rate: float, batch: int, hours: float, until: datetime | None, seed: int,
+    domains: tuple[str, ...], streams: tuple[str, ...], mailboxes: tuple[str, ...], as_json: bool,
+    **shares: float | None,
 ) -> int:  # fmt: skip
     """Send realistic, correctly signed traffic of a provider to an agent, or write it to a file.
 
-    The same seed and options give the same traffic, and the exact counts an agent must come to are printed.
+    The same seed and options, --until among them, give the same traffic to the byte. The exact counts that an agent
+    must come to are printed.
 
     \b
     mailvitals simulate --provider postmark --config mailvitals.yaml --source pm --url http://127.0.0.1:8080/webhooks/pm
@@ -312,9 +330,12 @@ def simulate(
         return _make_key(provider, new_key)
     if (url is None) == (output is None):
         raise click.UsageError("give either --url or --output")
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise click.BadParameter("must begin with http:// or https://", param_hint="--url")
     scenario = _scenario(
-        messages=messages, hours=hours, seed=seed, domains=domains, streams=streams, mailboxes=mailboxes, shares=shares
-    )
+        messages=messages, hours=hours, until=until, seed=seed, domains=domains, streams=streams, mailboxes=mailboxes,
+        shares=shares,
+    )  # fmt: skip
     if output is not None:
         truth = sending.write(provider, scenario, output, batch=batch)
         output.flush()
@@ -353,7 +374,7 @@ def _make_key(provider: str, path: Path) -> int:
 
 
 def _scenario(
-    *, messages: int, hours: float, seed: int, domains: Iterable[str], streams: Iterable[str],
+    *, messages: int, hours: float, until: datetime | None, seed: int, domains: Iterable[str], streams: Iterable[str],
     mailboxes: Iterable[str], shares: dict[str, float | None],
 ) -> Any:  # fmt: skip
     import time
@@ -374,9 +395,9 @@ def _scenario(
             raise click.BadParameter(f"{text} is not DOMAIN=WEIGHT", param_hint="--mailbox") from None
     if weights:
         given["mailboxes"] = weights
-    duration, now = hours * 3600, time.time()
+    duration, end = hours * 3600, until.replace(tzinfo=UTC).timestamp() if until else time.time()
     try:
-        return Scenario(start=now - duration, duration=duration, until=now, messages=messages, seed=seed, **given)
+        return Scenario(start=end - duration, duration=duration, until=end, messages=messages, seed=seed, **given)
     except ValueError as e:
         raise click.UsageError(str(e)) from None
 
@@ -416,7 +437,13 @@ def _tell(truth: Any, sent: Any, as_json: bool) -> None:
 @click.option("--token", envvar="MAILVITALS_LISTEN__PRIVATE_TOKEN", help="Its token, if it has one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the API's answer.")
 def status(url: str, token: str | None, as_json: bool) -> int:
-    """Show a running agent's domains, targets, checks and incidents. Exits 1 while an incident is open."""
+    """Show a running agent's domains, targets, checks and incidents. Exits 1 while an incident is open.
+
+    \b
+    mailvitals status
+    mailvitals status --url http://mailvitals.internal:8081 --json
+    """
+    import http.client
     import json
     import urllib.error
     import urllib.request
@@ -431,18 +458,20 @@ def status(url: str, token: str | None, as_json: bool) -> int:
     try:
         with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
             body = response.read()
+        document = json.loads(body)
+        if document["api"] != 1:
+            raise KeyError
     except urllib.error.HTTPError as e:
         hint = "; give --token" if e.code == 401 else ""
         raise click.ClickException(f"{url} answered {e.code}{hint}") from None
-    except (urllib.error.URLError, TimeoutError, OSError) as e:
+    except (OSError, http.client.HTTPException) as e:
         raise click.ClickException(f"no agent at {url}: {getattr(e, 'reason', e)}") from None
-    document = json.loads(body)
+    except (ValueError, KeyError, TypeError):
+        raise click.ClickException(f"what answers at {url} is not this version's private listener") from None
     if as_json:
         click.echo(body)
     else:
-        from rich.console import Console
-
-        Console().print(render_status(document))
+        _console().print(render_status(document))
     return 1 if any(i["state"] == "open" for i in document["incidents"]) else 0
 
 
@@ -462,6 +491,14 @@ def _valid(parse: Callable[[str], str], value: str, what: str) -> str:
         return parse(value)
     except PydanticCustomError as e:
         raise click.BadParameter(e.message(), param_hint=what) from None
+
+
+def _console() -> Console:
+    """Standard output. What is piped somewhere is not squeezed into 80 columns, and NO_COLOR means plain text."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(width=width, color_system=None if os.environ.get("NO_COLOR") else "auto")
 
 
 def _progress(total: int, what: str, *, bytes_: bool = False) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from typing import Any, TextIO
 
@@ -28,7 +29,8 @@ def configure(level: str = "info", form: str = "auto", stream: TextIO | None = N
     if console:
         # The default would print every frame's local variables, and with them recipients.
         plain = structlog.dev.plain_traceback
-        last = [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=plain)]
+        colours = out.isatty() and not os.environ.get("NO_COLOR")
+        last = [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain)]
     else:
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
     structlog.configure(

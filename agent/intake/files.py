@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -12,9 +13,9 @@ from typing import BinaryIO, cast
 
 import msgspec
 
-from agent.intake.gate import Gate
+from agent.intake.gate import Gate, Overloaded
 from agent.intake.source import Source
-from agent.ledger.base import Applied, Ledger
+from agent.ledger.base import Applied, Batch, Ledger
 from agent.providers import ParseError, WebhookRequest
 
 _GZIP = b"\x1f\x8b"
@@ -47,41 +48,56 @@ class Imported(msgspec.Struct):
             self.events[name] = self.events.get(name, 0) + n
 
 
-def bodies(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """The bodies of a file with the number of their first line: one a line when the first line is whole JSON by
-    itself, else the file is one body. Gzip is recognised by its first bytes. Raises ``ImportFailed``."""
+def bodies(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
+    """The bodies of a file with the number of their first line. The file is one body when it is JSON as a whole, or
+    when none of its lines is; else each line is one. ``None`` stands for a line beyond ``max_bytes``.
+    Gzip is recognised by its first bytes. Raises ``ImportFailed``."""
     if file.peek(2)[:2] == _GZIP:  # type: ignore[attr-defined]
         file = cast(BinaryIO, gzip.GzipFile(fileobj=file))
     try:
-        first = file.readline(max_bytes + 1)
-        if len(first) > max_bytes:
-            raise ImportFailed(f"line 1: longer than {max_bytes} bytes")
-        if not _is_json(first):
-            rest = file.read(max_bytes + 1 - len(first))
-            if len(first) + len(rest) > max_bytes:
+        head = file.readline(max_bytes + 1)
+        if not _is_json(head):
+            head += file.read(max(0, max_bytes + 1 - len(head)))
+            if len(head) <= max_bytes and (_is_json(head) or not _has_lines_of_json(head)):
+                if head.strip():
+                    yield 1, head
+                return
+            if not _has_lines_of_json(head):
                 raise ImportFailed(f"longer than {max_bytes} bytes and not one body a line")
-            if first.strip() or rest.strip():
-                yield 1, first + rest
-            return
-        number = 1
-        while first:
-            if len(first) > max_bytes:
-                raise ImportFailed(f"line {number}: longer than {max_bytes} bytes")
-            if first.strip():
-                # The line's end belongs to the file, not to the body.
-                yield number, first.rstrip(b"\r\n")
-            first = file.readline(max_bytes + 1)
-            number += 1
+        yield from _lines(head, file, max_bytes)
     except (OSError, EOFError, zlib.error) as e:
         raise ImportFailed(f"cannot be read: {e}") from None
 
 
-def _is_json(line: bytes) -> bool:
+def _lines(head: bytes, file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
+    """The lines of ``head`` and of what follows it in the file."""
+    buffered = io.BytesIO(head)
+    number = 0
+    while line := buffered.readline() or file.readline(max_bytes + 2):
+        number += 1
+        if not line.endswith(b"\n"):
+            line += file.readline(max(0, max_bytes + 2 - len(line)))
+        # The line's end belongs to the file, not to the body.
+        body = line.rstrip(b"\r\n")
+        if len(body) > max_bytes:
+            while line and not line.endswith(b"\n"):
+                line = file.readline(max_bytes)
+            yield number, None
+        elif body.strip():
+            yield number, body
+
+
+def _is_json(text: bytes) -> bool:
     try:
-        msgspec.json.decode(line)
+        msgspec.json.decode(text)
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _has_lines_of_json(text: bytes) -> bool:
+    # An array or object that spans lines has none that begins with a bracket and is whole, but for the innermost.
+    return any(line[:1] in (b"{", b"[") and _is_json(line) for line in text.splitlines())
 
 
 async def import_file(
@@ -96,7 +112,8 @@ async def import_file(
     clock: Callable[[], float] = time.time,
 ) -> None:
     """Count every body of a file, adding to ``done``. ``progress`` is told the bytes read of the file so far.
-    Unreadable bodies are sealed in quarantine and named in ``done.unreadable``. Raises ``ImportFailed`` and
+    Unreadable bodies are sealed in quarantine and named in ``done.unreadable``; so are lines that are too long, which
+    are not kept. Raises ``ImportFailed`` and
     ``StoreUnavailable``; running it again counts nothing twice."""
     slots = asyncio.Semaphore(_CONCURRENT)
 
@@ -109,25 +126,42 @@ async def import_file(
                 await ledger.quarantine(source.name, str(e), body, {}, clock())
                 done.unreadable.append(f"{path}:{number}: {e}")
                 return
-            done.add(await gate.submit(prepared.batch), prepared.malformed)
+            done.add(await _submit(gate, prepared.batch), prepared.malformed)
             if prepared.malformed:
                 await ledger.quarantine(source.name, f"{prepared.malformed} items cannot be read", body, {}, clock())
         finally:
             slots.release()
 
+    failed = ""
     try:
         with path.open("rb") as file:
             async with asyncio.TaskGroup() as group:
-                for number, body in bodies(file, max_bytes):
-                    await slots.acquire()
-                    group.create_task(one(number, body))
-                    progress(file.tell())
+                try:
+                    for number, body in bodies(file, max_bytes):
+                        if body is None:
+                            done.unreadable.append(f"{path}:{number}: longer than {max_bytes} bytes; not kept")
+                            continue
+                        await slots.acquire()
+                        group.create_task(one(number, body))
+                        if file.seekable():
+                            progress(file.tell())
+                except ImportFailed as e:
+                    failed = str(e)  # What was read before it is still counted.
     except OSError as e:
         raise ImportFailed(f"{path}: {e.strerror or e}") from None
     except ExceptionGroup as e:
         raise e.exceptions[0] from None
-    except ImportFailed as e:
-        raise ImportFailed(f"{path}: {e}") from None
+    if failed:
+        raise ImportFailed(f"{path}: {failed}")
+
+
+async def _submit(gate: Gate, batch: Batch) -> Applied:
+    while True:
+        try:
+            return await gate.submit(batch)
+        except Overloaded:
+            # There is no sender to ask to come back later: commits make room.
+            await asyncio.sleep(0.01)
 
 
 def _headers(body: bytes) -> dict[str, str]:

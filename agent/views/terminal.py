@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -16,78 +18,123 @@ _STYLE = {
 }  # fmt: skip
 
 
+# From this width on, the reasons have room beside the numbers.
+WIDE = 130
+
+
 def render_status(document: Mapping[str, Any]) -> RenderableType:
-    """Domains with their targets, checks that are not ok, open incidents and sources, out of ``status.document``."""
-    overall = document["overall"]
-    parts: list[RenderableType] = []
-    if document["demo"]:
-        parts.append(Text("DEMO: simulated traffic, nothing of it is real", "reverse"))
-    parts.append(Text.assemble("Overall: ", (overall["state"], _STYLE.get(overall["state"], ""))))
-    parts += [Text(f"  {reason}") for reason in overall["reasons"]]
-    parts += [Text(), _targets(document)]
-    checks = _checks(document)
-    if checks.row_count:
-        parts += [Text(), checks]
-    incidents = _incidents(document)
-    if incidents.row_count:
-        parts += [Text(), incidents]
-    parts += [Text(), _sources(document)]
-    return Group(*parts)
+    """Domains with their targets, checks that are not ok, open incidents and sources, out of ``status.document``.
+    Fits the console it is printed on; text from outside cannot control the terminal."""
+    return _Status(document)
 
 
-def _table(*columns: str) -> Table:
+class _Status:
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._document = document
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        document = self._document
+        overall = document["overall"]
+        if document["demo"]:
+            yield Text("DEMO: simulated traffic, nothing of it is real", "reverse")
+        yield Text.assemble("Overall: ", (overall["state"], _STYLE.get(overall["state"], "")))
+        for reason in overall["reasons"]:
+            yield _plain(f"  {reason}")
+        yield from _targets(document) if options.max_width >= WIDE else _targets_narrow(document)
+        for table in (_checks(document), _incidents(document), _sources(document)):
+            if table.row_count:
+                yield Text()
+                yield table
+
+
+def _plain(text: str, style: str = "") -> Text:
+    # Findings and errors hold anybody's text.
+    return Text("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text), style)
+
+
+def _table(*columns: str, fold: Collection[str] = ()) -> Table:
+    """A table whose columns keep their width, but for those in ``fold``."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column not in fold)
     return table
 
 
 def _verdict(word: str) -> Text:
-    return Text(word.replace("_", " "), _STYLE.get(word, ""))
+    return _plain(word.replace("_", " "), _STYLE.get(word, ""))
 
 
-def _targets(document: Mapping[str, Any]) -> Table:
-    table = _table("Domain", "Phase", "Target", "Verdict", "Window", "Value", "95 % bounds", "Why")
+def _judgements(document: Mapping[str, Any]) -> Iterator[tuple[str, str, list[Text], str]]:
+    """Domain, phase, the cells of a judgement and its reason."""
     for name, domain in sorted((document["domains"] or {}).items()):
         for judgement in domain["judgements"]:
             rate = judgement["rate"]
             bounds = rate and rate["lower"] is not None
-            table.add_row(
-                Text(name), Text(domain["phase"]), judgement["target"], _verdict(judgement["verdict"]),
-                judgement["window"], f"{rate['value']:.2%}" if rate else "–",
-                f"{rate['lower']:.2%} to {rate['upper']:.2%}" if bounds else "–", Text(judgement["reason"]),
-            )  # fmt: skip
-    return table
+            yield name, domain["phase"], [
+                Text(judgement["target"]), _verdict(judgement["verdict"]), Text(judgement["window"]),
+                Text(f"{rate['value']:.2%}" if rate else "–"),
+                Text(f"{rate['lower']:.2%} to {rate['upper']:.2%}" if bounds else "–"),
+            ], judgement["reason"]  # fmt: skip
+
+
+_JUDGEMENT = ("Target", "Verdict", "Window", "Value", "95 % bounds")
+
+
+def _targets(document: Mapping[str, Any]) -> Iterator[RenderableType]:
+    table = _table("Domain", "Phase", *_JUDGEMENT, "Why", fold=("Domain", "Why"))
+    for name, phase, cells, why in _judgements(document):
+        table.add_row(_plain(name), Text(phase), *cells, _plain(why))
+    if table.row_count:
+        yield from (Text(), table)
+
+
+def _targets_narrow(document: Mapping[str, Any]) -> Iterator[RenderableType]:
+    for (name, phase), rows in groupby(_judgements(document), lambda row: row[:2]):
+        yield Text()
+        yield Text.assemble(_plain(name, "bold"), f" ({phase})" if phase else "")
+        for _, _, (target, verdict, window, value, bounds), why in rows:
+            line = Text.assemble("  ", target, " " * (15 - len(target)), verdict)
+            if value.plain != "–":
+                line.append_text(Text.assemble(" " * (18 - len(verdict)), value, f" in {window}"))
+            if bounds.plain != "–":
+                line.append_text(Text.assemble(", ", bounds))
+            yield line
+            yield Padding(_plain(why, "dim"), (0, 0, 0, 4))
 
 
 def _checks(document: Mapping[str, Any]) -> Table:
-    table = _table("Domain", "DNS check", "Verdict", "What was found")
+    table = _table("Domain", "DNS check", "Verdict", "What was found", fold=("Domain", "DNS check", "What was found"))
     for watched in document["findings"]:
         finding = watched["finding"]
         if finding["verdict"] != "ok":
             name = " ".join(filter(None, (finding["check"], finding["subject"])))
-            table.add_row(Text(watched["domain"]), Text(name), _verdict(finding["verdict"]), Text(finding["detail"]))
+            table.add_row(
+                _plain(watched["domain"]), _plain(name), _verdict(finding["verdict"]), _plain(finding["detail"])
+            )
     return table
 
 
 def _incidents(document: Mapping[str, Any]) -> Table:
-    table = _table("Incident", "State", "Severity", "Summary")
+    table = _table("Incident", "State", "Severity", "Summary", fold=("Summary",))
     for incident in document["incidents"]:
         labels = incident["labels"]
         table.add_row(
-            labels["alertname"], _verdict(incident["state"]), labels["severity"],
-            Text(incident["annotations"].get("summary", "")),
+            _plain(labels["alertname"]), _verdict(incident["state"]), _plain(labels["severity"]),
+            _plain(incident["annotations"].get("summary", "")),
         )  # fmt: skip
     return table
 
 
 def _sources(document: Mapping[str, Any]) -> Table:
-    table = _table("Source", "Provider", "Last event", "Requests", "Last error")
+    table = _table(
+        "Source", "Provider", "Last event", "Requests", "Last error", fold=("Source", "Requests", "Last error")
+    )
     for source in document["sources"]:
         requests = ", ".join(f"{n:,} {outcome}" for outcome, n in sorted(source["requests"].items()))
         table.add_row(
-            source["name"], source["provider"], _age(document["now"] - source["last_event_at"])
-            if source["last_event_at"] else "never", requests or "none since the start", Text(source["last_error"]),
+            _plain(source["name"]), _plain(source["provider"]),
+            Text(_age(document["now"] - source["last_event_at"]) if source["last_event_at"] else "never"),
+            _plain(requests or "none since the start"), _plain(source["last_error"]),
         )  # fmt: skip
     return table
 
