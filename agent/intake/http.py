@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -30,6 +31,7 @@ IN_FLIGHT = 256 * 1024 * 1024
 # Larger bodies are verified and parsed in a thread: about the size that takes a millisecond.
 INLINE_BYTES = 32 * 1024
 _ENCODINGS = frozenset({"identity", "gzip", "deflate"})
+_GZIP_OR_ZLIB, _RAW_DEFLATE = 47, -15  # zlib's window bits
 
 log = structlog.get_logger()
 
@@ -103,8 +105,9 @@ class Intake:
             return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
 
         return web.Server(
-            self.handle, request_factory=make_request, access_log=None, keepalive_timeout=75.0, lingering_time=2.0
-        )
+            self.handle, request_factory=make_request, access_log=None, keepalive_timeout=75.0, lingering_time=2.0,
+            auto_decompress=False,  # It would go on unpacking a bomb that is refused already.
+        )  # fmt: skip
 
     def close(self) -> None:
         """Stop the parser thread."""
@@ -114,6 +117,8 @@ class Intake:
         """Answer one request."""
         start = time.perf_counter()
         path, _, query = request.raw_path.partition("?")
+        if path[:1] != "/":
+            path = request.path  # A proxy may name the whole URL (RFC 9112 section 3.2.2).
         name = path[len(PREFIX) :] if path.startswith(PREFIX) else ""
         source = self._sources.get(name)
         try:
@@ -151,11 +156,13 @@ class Intake:
             raise _Refusal(503, "overloaded", "too much at once", _BUSY)
         body = bytearray()
         try:
-            await self._read(request, body, bool(encoding))
+            await self._read(request, body)
+            if body and encoding and encoding.lower() != "identity":
+                await self._unpack(body)
             webhook = WebhookRequest(
                 request.method,
-                request.path,
-                request.query_string,
+                path,
+                query,
                 {key.lower(): value for key, value in request.headers.items()},
                 bytes(body),
                 self._clock(),
@@ -164,28 +171,42 @@ class Intake:
         finally:
             self._in_flight -= len(body)
 
-    async def _read(self, request: web.BaseRequest, body: bytearray, encoded: bool) -> None:
-        """Append the decoded body. What counts as in flight is what has arrived: who only announces a body takes no
-        room from others, and a small body that unpacks to a large one takes the room of the large one."""
+    async def _read(self, request: web.BaseRequest, body: bytearray) -> None:
+        """Append what arrives. Only that counts as in flight: who announces a body takes no room from others."""
         content = request.content
-        if not encoded:
-            content.set_read_chunk_size(self._max_body)
+        content.set_read_chunk_size(self._max_body)
         try:
+            if content.is_eof():  # All of it came with the head, as small bodies do.
+                while chunk := await content.readany():
+                    self._grow(body, chunk)
+                return
             async with asyncio.timeout(READ_TIMEOUT):
                 if "Expect" in request.headers:  # The sender waits for leave (RFC 9110 section 10.1.1).
                     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 while chunk := await content.readany():
-                    if self._in_flight + len(chunk) > IN_FLIGHT and self._in_flight > len(body):
-                        raise _Refusal(503, "overloaded", "too much at once", _BUSY)
-                    body += chunk
-                    self._in_flight += len(chunk)
-                    if len(body) > self._max_body:
-                        raise self._too_large()
+                    self._grow(body, chunk)
         except TimeoutError:
             raise _Refusal(408, "invalid", "the body did not arrive in time") from None
         except (web.RequestPayloadError, HttpProcessingError, ClientError, ConnectionError, ValueError):
-            # Cut short, or not in the encoding it claims.
-            raise _Refusal(400, "invalid", "the body cannot be read") from None
+            raise _Refusal(400, "invalid", "the body was cut short") from None
+
+    async def _unpack(self, body: bytearray) -> None:
+        """Replace a compressed body by what it holds."""
+        try:
+            plain = await asyncio.get_running_loop().run_in_executor(self._parser, unpack, bytes(body), self._max_body)
+        except ValueError:
+            raise _Refusal(400, "invalid", "the body is not in the encoding it claims") from None
+        self._in_flight -= len(body)
+        body.clear()
+        self._grow(body, plain)
+
+    def _grow(self, body: bytearray, chunk: bytes) -> None:
+        if self._in_flight + len(chunk) > IN_FLIGHT and self._in_flight > len(body):
+            raise _Refusal(503, "overloaded", "too much at once", _BUSY)
+        body += chunk
+        self._in_flight += len(chunk)
+        if len(body) > self._max_body:
+            raise self._too_large()
 
     def _too_large(self) -> _Refusal:
         return _Refusal(413, "too_large", f"the body is larger than {self._max_body} bytes")
@@ -238,3 +259,17 @@ class Intake:
         door.last_error, door.last_error_at = why, self._clock()
         if outcome == "unauthorized":
             door.unauthorized_at = door.last_error_at
+
+
+def unpack(packed: bytes, limit: int) -> bytes:
+    """What a gzip or deflate body holds; at most ``limit`` + 1 bytes of it, however large. Raises ``ValueError``."""
+    for window in (_GZIP_OR_ZLIB, _RAW_DEFLATE):
+        # Some call the format without a header deflate, too.
+        unpacker = zlib.decompressobj(window)
+        try:
+            plain = unpacker.decompress(packed, limit + 1)
+        except zlib.error:
+            continue
+        if len(plain) > limit or (unpacker.eof and not unpacker.unused_data):
+            return plain
+    raise ValueError("not gzip or deflate")
