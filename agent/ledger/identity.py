@@ -56,8 +56,9 @@ class Identifier:
         return digests
 
     def deferred_pair(self, scope: str, event: Event) -> bytes:
-        """What identifies a deferred (message, recipient) pair; once an hour it counts in the deferral rate."""
-        return self.digest(f"p\0{scope}\0{event.message_id or event.event_id}\0{event.recipient}")
+        """What identifies a deferred (message, recipient) pair in its UTC hour: it counts once in the deferral rate."""
+        hour = int(event.at) // 3600
+        return self.digest(f"p\0{scope}\0{event.message_id or event.event_id}\0{event.recipient}\0{hour}")
 
 
 def _without_message_id(scope: str, event: Event) -> str:

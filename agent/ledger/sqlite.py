@@ -40,7 +40,7 @@ from agent.ledger.base import (
 )
 from agent.ledger.identity import Identifier
 from agent.ledger.outcomes import BY_RANK
-from agent.ledger.sqlite_commit import ROLLUPS, Commit
+from agent.ledger.sqlite_commit import Commit
 
 SCHEMA_VERSION = 1
 _RECENT_KEPT = 1000
@@ -250,10 +250,10 @@ class SqliteLedger:
         edges: Sequence[float] = (),
         by_domain: bool = False,
     ) -> list[Row]:
-        return await self._read(self._rows, ROLLUPS[width], since, until, merge or width, tuple(edges), by_domain)
+        return await self._read(self._rows, width, since, until, merge or width, tuple(edges), by_domain)
 
     def _rows(
-        self, table: str, since: float, until: float, merge: int, edges: tuple[float, ...], by_domain: bool
+        self, width: int, since: float, until: float, merge: int, edges: tuple[float, ...], by_domain: bool
     ) -> list[Row]:
         db = self._reader
         place = "c.domain" if by_domain else "r.cell"
@@ -261,10 +261,10 @@ class SqliteLedger:
         # One row of JSON: a row a count would cost an interpreter-lock hand-over each.
         found = db.execute(
             "SELECT json_group_array(json_array(bucket, place, measure, n)) FROM ("
-            f"SELECT max(r.bucket) AS bucket, {place} AS place, measure, sum(count) AS n FROM {table} r "
+            f"SELECT max(r.bucket) AS bucket, {place} AS place, measure, sum(count) AS n FROM rollup r "
             + ("JOIN cell c ON c.id = r.cell " if by_domain else "")
-            + f"WHERE r.bucket >= ? AND r.bucket < ? GROUP BY {groups} HAVING n <> 0)",
-            (since, until, *edges),
+            + f"WHERE r.width = ? AND r.bucket >= ? AND r.bucket < ? GROUP BY {groups} HAVING n <> 0)",
+            (width, since, until, *edges),
         ).fetchone()[0]
         decoded = msgspec.json.decode(found, type=list[tuple[int, int | str, int, int]])
         cells: dict[int | str, Cell] = {number: cell for number, cell in self._cell_by_id.items()}  # noqa: C416
@@ -335,8 +335,8 @@ class SqliteLedger:
 
     def _prune_rest(self, now: float) -> None:
         with self._transaction() as db:
-            for width, table in ROLLUPS.items():
-                db.execute(f"DELETE FROM {table} WHERE bucket < ?", (now - ROLLUP_AGE[width],))
+            for width, age in ROLLUP_AGE.items():
+                db.execute("DELETE FROM rollup WHERE width = ? AND bucket < ?", (width, now - age))
             db.execute("DELETE FROM bounce WHERE last_at < ?", (int(now - IDENTITY_AGE) * 1000,))
             db.execute("DELETE FROM quarantine WHERE at < ?", (now - QUARANTINE_AGE,))
             db.execute("DELETE FROM recent_bounce WHERE id <= (SELECT max(id) FROM recent_bounce) - ?", (_RECENT_KEPT,))

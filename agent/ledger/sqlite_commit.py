@@ -7,12 +7,13 @@ lock at every row it steps over, so a statement a row would make the writer and 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import compress
 
 import msgspec
 
 from agent.events import BounceClass, Event, Kind
-from agent.ledger.base import DAY, HOUR, MAX_AGE, MAX_AHEAD, MEASURES, MINUTE, ROLLUP_AGE, Applied, Batch, Cell, Counted
+from agent.ledger.base import HOUR, MAX_AGE, MAX_AHEAD, MEASURES, MINUTE, ROLLUP_AGE, Applied, Batch, Cell, Counted
 from agent.ledger.identity import DIGEST_BYTES, REPEATABLE, Identifier
 from agent.ledger.outcomes import BY_RANK, RANK, Bounce, merge, report
 
@@ -32,26 +33,31 @@ _SHOWN: tuple[tuple[Kind, BounceClass | None], ...] = tuple(
     (Kind.BOUNCED, _CLASSES[m]) if m in _CLASSES else (Kind.DEFERRED if m == "deferred_pairs" else Kind(m), None)
     for m in MEASURES
 )
-ROLLUPS = {MINUTE: "rollup_minute", HOUR: "rollup_hour", DAY: "rollup_day"}
 
 # A count's place as one integer: minute, cell, measure.
 _MINUTE_SHIFT, _CELL_SHIFT, _MEASURE_MASK, _CELL_MASK = 32, 8, 0xFF, 0xFFFFFF
 
-_PROBE = f"""
-SELECT group_concat(s.n || ' ' || hex(i.mark), ';')
-FROM seq s CROSS JOIN identity i
-WHERE s.n < :count AND i.hour = :hour AND i.hash = substr(:records, s.n * {_RECORD} + 1, {DIGEST_BYTES})
+
+def _known(hours: int) -> str:
+    """What is known of a blob of records: their rows in so many hours, and the bounces that revoke them."""
+    return f"""
+SELECT (
+  SELECT group_concat(s.n || ' ' || i.hour || ' ' || hex(i.mark), ';') FROM seq s CROSS JOIN identity i
+  WHERE s.n < :count AND i.hour IN ({", ".join(f":hour{n}" for n in range(hours))})
+    AND i.hash = substr(:records, s.n * {_RECORD} + 1, {DIGEST_BYTES})
+), (
+  SELECT group_concat(s.n || ' ' || b.first_at || ' ' || b.last_at, ';') FROM seq s CROSS JOIN bounce b
+  WHERE s.n < :count AND b.hash = substr(:records, s.n * {_RECORD} + 1, {DIGEST_BYTES})
+)
 """
+
+
+_KNOWN = tuple(_known(hours) for hours in range(4))
 _PUT = f"""
 INTO identity (hour, hash, mark)
 SELECT :hour, substr(:records, n * {_RECORD} + 1, {DIGEST_BYTES}),
        substr(:records, n * {_RECORD} + {DIGEST_BYTES + 1}, 5)
 FROM seq WHERE n < :count
-"""
-_REVOCATIONS = f"""
-SELECT group_concat(s.n || ' ' || b.first_at || ' ' || b.last_at, ';')
-FROM seq s CROSS JOIN bounce b
-WHERE s.n < :count AND b.hash = substr(:records, s.n * {_RECORD} + 1, {DIGEST_BYTES})
 """
 _BOUNCES = f"""
 SELECT json_group_array(json_array(s.n, at, rank, cell, first_at, last_at, seen))
@@ -71,6 +77,13 @@ SELECT substr(:hashes, json_extract(value, '$[0]') * {DIGEST_BYTES} + 1, {DIGEST
        json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'),
        json_extract(value, '$[4]'), json_extract(value, '$[5]'), json_extract(value, '$[6]')
 FROM json_each(:rows)
+"""
+_ADD = """
+INSERT INTO rollup (width, bucket, cell, measure, count)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+       json_extract(value, '$[3]'), json_extract(value, '$[4]')
+FROM json_each(?) WHERE true
+ON CONFLICT (width, bucket, cell, measure) DO UPDATE SET count = count + excluded.count
 """
 
 # hash, second (Unix), cell number, measure, index of the batch (-1: a deferred pair, which is no event of its own)
@@ -99,8 +112,7 @@ class Commit:
         self._now = now
         self._results: list[Applied] = []
         self._tallies: list[dict[int, int]] = []  # per batch: events counted by place
-        self._once: dict[int, dict[bytes, _Entry]] = {}  # by hour, then hash
-        self._repeat: dict[int, dict[bytes, _Entry]] = {}
+        self._new: dict[int, dict[bytes, _Entry]] = {}  # by hour, then hash
         self._bounces: dict[bytes, list[tuple[int, int, Event]]] = {}  # hash to (batch, cell, event)
         self._deltas: dict[int, int] = {}  # changes of the roll-ups that are no new events
         self._batches: list[Batch] = []
@@ -112,33 +124,38 @@ class Commit:
         self._results.append(result)
         self._tallies.append(tally)
         self._batches.append(batch)
-        oldest, newest = self._now - MAX_AGE, self._now + MAX_AHEAD
+        events, cells_of = self._acceptable(batch, result)
         cells, scope, hour = self._cells, batch.scope, -1
-        digests = self._identifier.of(scope, batch.events)
-        for event, cell, key in zip(batch.events, batch.cells, digests, strict=True):
-            at = event.at
-            if not oldest <= at <= newest:
-                reason = "in_future" if at > newest else "too_old"
-                result.refused[reason] = result.refused.get(reason, 0) + 1
-                continue
+        for event, cell, key in zip(events, cells_of, self._identifier.of(scope, events), strict=True):
             number = cells.get(cell) or self._new_cell(cell)
             kind = event.kind
             if kind == Kind.BOUNCED:
                 self._bounces.setdefault(key, []).append((index, number, event))
                 continue
-            second = int(at)
+            second = int(event.at)
             if second // HOUR != hour:
                 hour = second // HOUR
-                once, repeat = self._once.setdefault(hour, {}), self._repeat.setdefault(hour, {})
+                group = self._new.setdefault(hour, {})
             measure = _OF_KIND[kind]
-            group = repeat if kind in REPEATABLE else once
             entry = (key, second, number, measure, index)
             place = (second // MINUTE << _MINUTE_SHIFT) | (number << _CELL_SHIFT) | measure
             tally[place] = tally.get(place, 0) + 1
             known = group.get(key)
             group[key] = entry if known is None else self._earlier(known, entry)
             if kind == Kind.DEFERRED:
-                self._add_pair(self._identifier.deferred_pair(scope, event), second, number, repeat)
+                self._add_pair(self._identifier.deferred_pair(scope, event), second, number, group)
+
+    def _acceptable(self, batch: Batch, result: Applied) -> tuple[Sequence[Event], Sequence[Cell]]:
+        """The events whose time is believed; the others are refused."""
+        oldest, newest = self._now - MAX_AGE, self._now + MAX_AHEAD
+        believed = [oldest <= event.at <= newest for event in batch.events]
+        if all(believed):
+            return batch.events, batch.cells
+        for event, good in zip(batch.events, believed, strict=True):
+            if not good:
+                reason = "in_future" if event.at > newest else "too_old"
+                result.refused[reason] = result.refused.get(reason, 0) + 1
+        return list(compress(batch.events, believed)), list(compress(batch.cells, believed))
 
     def _add_pair(self, key: bytes, second: int, cell: int, group: dict[bytes, _Entry]) -> None:
         entry = (key, second, cell, _PAIRS, -1)
@@ -175,15 +192,14 @@ class Commit:
         return self._cell_by_id[cell] < self._cell_by_id[other_cell]
 
     def finish(self) -> list[Applied]:
-        for hour in sorted(set(self._once) - self._hours):
-            self._db.execute("INSERT OR IGNORE INTO hour VALUES (?)", (hour,))
-            self._hours.add(hour)
-        for groups, reach in ((self._once, 1), (self._repeat, 0)):
-            for hour in sorted(groups):
-                # In the order of the index: neighbours share its pages.
-                entries = sorted(groups[hour].values())
-                for start in range(0, len(entries), _CHUNK):
-                    self._settle(hour, entries[start : start + _CHUNK], reach)
+        for hour in sorted(self._new):
+            if hour not in self._hours:
+                self._db.execute("INSERT OR IGNORE INTO hour VALUES (?)", (hour,))
+                self._hours.add(hour)
+            # In the order of the index: neighbours share its pages.
+            entries = sorted(self._new[hour].values())
+            for start in range(0, len(entries), _CHUNK):
+                self._settle(hour, entries[start : start + _CHUNK])
         hashes = list(self._bounces)
         for start in range(0, len(hashes), _CHUNK):
             self._settle_bounces(hashes[start : start + _CHUNK])
@@ -197,53 +213,37 @@ class Commit:
                     result.counted[counted] = result.counted.get(counted, 0) + count
         return self._results
 
-    def _settle(self, hour: int, entries: list[_Entry], reach: int) -> None:
-        """Insert the entries that are new; ``reach`` is how many hours to either side a report may differ."""
-        for near in range(hour - reach, hour + reach + 1):
-            if near != hour and near in self._hours:
-                entries = self._without_known(hour, near, entries)
-        if not entries:
-            return
-        db, records = self._db, _records(entries)
-        db.execute("SAVEPOINT fresh")
-        new = db.execute("INSERT OR IGNORE " + _PUT, {"hour": hour, "count": len(entries), "records": records})
-        if new.rowcount < len(entries):
-            # Some are known. Which, only a probe tells, and it must not see what was just inserted.
-            db.execute("ROLLBACK TO fresh")
-            entries = self._without_known(hour, hour, entries)
-            records = _records(entries)
-            db.execute("INSERT " + _PUT, {"hour": hour, "count": len(entries), "records": records})
-        db.execute("RELEASE fresh")
-        if reach:
-            self._revoke_arrivals(hour, entries, records)
-
-    def _without_known(self, hour: int, where: int, entries: list[_Entry]) -> list[_Entry]:
-        """The entries of ``hour`` that are not known in the hour ``where``; the others are repeats."""
-        probe = {"count": len(entries), "records": _records(entries), "hour": where}
-        known = self._db.execute(_PROBE, probe).fetchone()[0]
-        if not known:
-            return entries
-        repeats = set()
-        for item in known.split(";"):
-            n, mark = item.split(" ")
-            self._repeat_of(hour, entries[int(n)], where, int(mark, 16))
-            repeats.add(int(n))
-        return [entry for n, entry in enumerate(entries) if n not in repeats]
-
-    def _revoke_arrivals(self, hour: int, entries: list[_Entry], records: bytes) -> None:
-        """Deliveries that arrive after their bounce do not count."""
-        found = self._db.execute(_REVOCATIONS, {"count": len(entries), "records": records}).fetchone()[0]
-        revoked = []
-        for item in found.split(";") if found else ():
+    def _settle(self, hour: int, entries: list[_Entry]) -> None:
+        """Insert the entries that are new. A report of something known may name a time in a neighbouring hour."""
+        near = [h for h in (hour - 1, hour, hour + 1) if h in self._hours]
+        probe = {"count": len(entries), "records": _records(entries), **{f"hour{n}": h for n, h in enumerate(near)}}
+        known, bounced = self._db.execute(_KNOWN[len(near)], probe).fetchone()
+        repeats: dict[int, tuple[int, int]] = {}
+        for item in known.split(";") if known else ():
+            n, found_hour, mark = item.split(" ")
+            repeats[int(n)] = min((int(found_hour), int(mark, 16)), repeats.get(int(n), (MAX_AGE, 0)))
+        for n, found in repeats.items():
+            self._repeat_of(hour, entries[n], *found)
+        # Deliveries that arrive after their bounce do not count.
+        revoked = set()
+        for item in bounced.split(";") if bounced else ():
             n, first_at, last_at = map(int, item.split(" "))
-            if Bounce(0, 0, 0, first_at, last_at, 0).revokes(hour):
-                revoked.append(entries[n])
-        if revoked:
-            for _, second, cell, _, _ in revoked:
-                self._count(second, cell, _DELIVERED, -1)
-            self._db.execute(
-                "REPLACE " + _PUT, {"hour": hour, "count": len(revoked), "records": _records(revoked, _REVOKED)}
-            )
+            if n not in repeats and Bounce(0, 0, 0, first_at, last_at, 0).revokes(hour):
+                revoked.add(n)
+                self._count(entries[n][1], entries[n][2], _DELIVERED, -1)
+        for flags, fresh in (
+            (
+                0,
+                [e for n, e in enumerate(entries) if n not in repeats and n not in revoked]
+                if repeats or revoked
+                else entries,
+            ),
+            (_REVOKED, [entries[n] for n in sorted(revoked)]),
+        ):
+            if fresh:
+                self._db.execute(
+                    "INSERT " + _PUT, {"hour": hour, "count": len(fresh), "records": _records(fresh, flags)}
+                )
 
     def _repeat_of(self, hour: int, entry: _Entry, found_hour: int, number: int) -> None:
         """A report of something known. It moves the count if it names an earlier time, and is a duplicate anyway."""
@@ -331,28 +331,21 @@ class Commit:
         for tally in self._tallies:
             for place, count in tally.items():
                 totals[place] = totals.get(place, 0) + count
-        for width, table in ROLLUPS.items():
-            oldest = self._now - ROLLUP_AGE[width]
-            sums: dict[tuple[int, int], int] = {}
-            for place, count in totals.items():
-                if count:
-                    bucket = (place >> _MINUTE_SHIFT) * MINUTE // width * width
-                    where = (bucket, place & 0xFFFFFFFF)
+        sums: dict[tuple[int, int, int], int] = {}
+        for place, count in totals.items():
+            if count:
+                minute, rest = (place >> _MINUTE_SHIFT) * MINUTE, place & 0xFFFFFFFF
+                for width in ROLLUP_AGE:
+                    where = (width, minute - minute % width, rest)
                     sums[where] = sums.get(where, 0) + count
-            # A bucket past its age is gone already; taking a moved count out of it would leave a negative one.
-            rows = [
-                (bucket, place >> _CELL_SHIFT, place & _MEASURE_MASK, count)
-                for (bucket, place), count in sums.items()
-                if count and bucket >= oldest
-            ]
-            if rows:
-                self._db.execute(
-                    f"INSERT INTO {table} (bucket, cell, measure, count) "
-                    "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), "
-                    "json_extract(value, '$[3]') FROM json_each(?) WHERE true "
-                    "ON CONFLICT (bucket, cell, measure) DO UPDATE SET count = count + excluded.count",
-                    (msgspec.json.encode(rows).decode(),),
-                )
+        # A bucket past its age is gone already; taking a moved count out of it would leave a negative one.
+        rows = [
+            (width, bucket, rest >> _CELL_SHIFT, rest & _MEASURE_MASK, count)
+            for (width, bucket, rest), count in sums.items()
+            if count and bucket >= self._now - ROLLUP_AGE[width]
+        ]
+        if rows:
+            self._db.execute(_ADD, (msgspec.json.encode(rows).decode(),))
 
     def _write_sources(self) -> None:
         newest: dict[str, tuple[float, float]] = {}

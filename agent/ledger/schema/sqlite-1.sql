@@ -26,17 +26,11 @@ CREATE TABLE bounce (
   first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, seen INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE rollup_minute (
-  bucket INTEGER NOT NULL, cell INTEGER NOT NULL, measure INTEGER NOT NULL, count INTEGER NOT NULL,
-  PRIMARY KEY (bucket, cell, measure)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE rollup_hour (
-  bucket INTEGER NOT NULL, cell INTEGER NOT NULL, measure INTEGER NOT NULL, count INTEGER NOT NULL,
-  PRIMARY KEY (bucket, cell, measure)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE rollup_day (
-  bucket INTEGER NOT NULL, cell INTEGER NOT NULL, measure INTEGER NOT NULL, count INTEGER NOT NULL,
-  PRIMARY KEY (bucket, cell, measure)
+-- Counts by bucket of 60, 3600 or 86400 seconds.
+CREATE TABLE rollup (
+  width INTEGER NOT NULL, bucket INTEGER NOT NULL, cell INTEGER NOT NULL, measure INTEGER NOT NULL,
+  count INTEGER NOT NULL,
+  PRIMARY KEY (width, bucket, cell, measure)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE source (name TEXT PRIMARY KEY, received_at REAL NOT NULL, event_at REAL NOT NULL) STRICT, WITHOUT ROWID;
