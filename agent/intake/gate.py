@@ -107,9 +107,12 @@ class Gate:
             if not self._failing:
                 self._failing = True
                 log.error("store.unavailable", error=str(e))
-            for _, future in group:
+            # Those who came meanwhile have waited as long; their senders should not run into a time-out.
+            for _, future in (*group, *self._waiting):
                 if not future.done():
                     future.set_exception(e)
+            self._waiting.clear()
+            self._events = 0
             return
         except Exception as e:
             # A defect that one batch brings out must not take its neighbours with it: each alone, then.

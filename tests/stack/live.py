@@ -57,7 +57,7 @@ class Live:
         """A request, signed unless ``headers`` say otherwise; ``more`` headers are added (``_`` for ``-``)."""
         given = {**(signed(source, body) if headers is None else headers)}
         given |= {name.replace("_", "-"): value for name, value in more.items()}
-        return exchange(self.port, request("POST", f"/webhooks/{source}", given, body))
+        return exchange(self.port, request("POST", f"/webhooks/{source}", given, body), timeout=30)
 
     @contextlib.contextmanager
     def counts(self, **outcomes: int) -> Iterator[None]:

@@ -34,6 +34,7 @@ class Store:
     """Counts in memory. ``hold`` keeps commits waiting, ``trouble`` may raise for a group of batches."""
 
     def __init__(self) -> None:
+        self.attempts = 0
         self.commits: list[list[str]] = []
         self.sizes: list[int] = []
         self.times: list[float] = []
@@ -43,6 +44,7 @@ class Store:
         self.trouble: Callable[[Sequence[Batch]], None] = lambda _: None
 
     async def apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
+        self.attempts += 1
         self.entered.set()
         await self.hold.wait()
         self.trouble(batches)
@@ -162,8 +164,10 @@ async def test_an_unavailable_store_is_told_to_all_who_wait_and_counts_nothing()
         for task in (first, *tasks):
             with pytest.raises(StoreUnavailable, match="disk full"):
                 await task
+        assert store.attempts == 1, "the others have waited long enough"
         assert store.commits == []
         assert seen.commits == []
+        assert gate._events == 0
         store.trouble = lambda _: None
         assert await gate.submit(batch("later")) == applied(batch("later"))
 
