@@ -113,9 +113,9 @@ def taken(answer: Answer) -> bool:
 
 
 @contextlib.contextmanager
-def live_agent(folder: Path) -> Iterator[Live]:
-    """A running agent that takes small bodies, which must end well."""
-    one = Agent(folder, SETTINGS)
+def live_agent(folder: Path, **settings: object) -> Iterator[Live]:
+    """A running agent that takes small bodies, which must end well; ``settings`` are added to the usual ones."""
+    one = Agent(folder, {**SETTINGS, **settings})
     written = yaml.safe_load(one.config.read_text())
     written["listen"]["max_body_bytes"] = MAX_BODY
     one.config.write_text(yaml.safe_dump(written))
