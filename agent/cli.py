@@ -95,7 +95,10 @@ def run(config: Path | None, demo: bool) -> None:
         raise _ConfigError(str(e)) from None
     except LedgerError as e:
         raise _ConfigError(str(e)) from None
-    except (OSError, StoreUnavailable) as e:
+    except OSError as e:
+        why = e.strerror or str(e)
+        raise click.ClickException(f"{e.filename}: {why}" if e.filename else why) from None
+    except StoreUnavailable as e:
         raise click.ClickException(str(e)) from None
 
 
@@ -245,17 +248,19 @@ def import_(config: Path, source: str, files: tuple[Path, ...]) -> int:
 
 
 def _report(done: Any) -> None:
-    click.echo(f"{done.bodies} bodies, {sum(done.events.values())} events counted, {done.duplicates} known before.")
+    click.echo(
+        f"Bodies: {done.bodies:,}; events counted: {sum(done.events.values()):,}, known before: {done.duplicates:,}."
+    )
     for name, n in sorted(done.events.items()):
         click.echo(f"  {name:24} {n:>10,}")
     for reason, n in sorted(done.refused.items()):
         click.echo(f"  refused, {reason.replace('_', ' '):15} {n:>10,}")
     if done.malformed_items:
-        click.echo(f"{done.malformed_items} items could not be read; their bodies are kept in quarantine.", err=True)
+        click.echo(f"Items that could not be read: {done.malformed_items:,}; their bodies are in quarantine.", err=True)
     for line in done.unreadable[:20]:
         click.echo(line, err=True)
     if len(done.unreadable) > 20:
-        click.echo(f"… and {len(done.unreadable) - 20} more unreadable bodies, all kept in quarantine.", err=True)
+        click.echo(f"… and {len(done.unreadable) - 20} more unreadable bodies.", err=True)
 
 
 class _Silent:

@@ -48,9 +48,9 @@ class _Sender(NamedTuple):
 
 
 _SENDERS = (
-    _Sender("sendgrid-demo", "sendgrid", 24_000, 2.0, {"domains": _HEALTHY, "hard": 0.003, "complained": 0.0002}),
-    _Sender("sendgrid-demo", "sendgrid", 9_000, 0.8, {"domains": _BREACHED, "hard": 0.034, "block": 0.01}),
-    _Sender("postmark-demo", "postmark", 160, 0.02, {"domains": _SMALL, "hard": 0.01}),
+    _Sender("sendgrid-shop", "sendgrid", 24_000, 2.0, {"domains": _HEALTHY, "hard": 0.003, "complained": 0.0002}),
+    _Sender("sendgrid-news", "sendgrid", 9_000, 0.8, {"domains": _BREACHED, "hard": 0.034, "block": 0.01}),
+    _Sender("postmark-club", "postmark", 160, 0.02, {"domains": _SMALL, "hard": 0.01}),
 )
 
 
@@ -78,11 +78,17 @@ listen: {{public: "{public}", private: "{private}"}}
 store: {{url: "sqlite:///{directory}/ledger.db"}}
 dns: {{resolvers: ["{dns}"], interval: 60s, min_interval: 10s}}
 sources:
-  - name: sendgrid-demo
+  - name: sendgrid-shop
     provider: sendgrid
     verification_key: "{verification_key}"
+    domain: shop.example
     streams: [transactional, newsletter]
-  - {{name: postmark-demo, provider: postmark, username: "{username}", password: "{password}", domain: club.example}}
+  - name: sendgrid-news
+    provider: sendgrid
+    verification_key: "{verification_key}"
+    domain: news.example
+    streams: [transactional, newsletter]
+  - {{name: postmark-club, provider: postmark, username: "{username}", password: "{password}", domain: club.example}}
 domains:
   - {{name: shop.example, phase: growth, dkim_selectors: [s1], sending_ips: [192.0.2.1]}}
   - {{name: news.example, phase: growth, dkim_selectors: [s1], sending_ips: [192.0.2.17]}}
@@ -124,7 +130,7 @@ def _introduce(settings: Settings) -> None:
         f"mailvitals demo: simulated traffic, nothing of it is real.\n"
         f"  status page   http://{settings.listen.private}/\n"
         f"  metrics       http://{settings.listen.private}/metrics\n"
-        f"  webhooks      http://{settings.listen.public}/webhooks/sendgrid-demo\n"
+        f"  webhooks      http://{settings.listen.public}/webhooks/sendgrid-shop\n"
         f"Ctrl-C stops it.",
         flush=True,
     )

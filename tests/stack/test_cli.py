@@ -1,0 +1,465 @@
+"""The command as its users and their scripts meet it: real processes, exit codes, streams, a real agent and DNS."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from agent import __version__
+from tests.servers.agent import ROOT, Agent, agent, command, environment
+from tests.servers.base import free_port, wait_until
+from tests.servers.dns import DnsServer, dns_server
+from tests.servers.terminal import terminal
+
+DOMAIN = "cli.example"
+POSTMARK = {"name": "pm", "provider": "postmark", "domain": DOMAIN, "username": "u", "password": "p" * 30}
+TOKEN = "t" * 40
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A key file that ``simulate --new-key`` made, and what it printed for the settings."""
+    path = tmp_path_factory.mktemp("key") / "key.pem"
+    done = command("simulate", "--provider", "sendgrid", "--new-key", str(path))
+    assert done.returncode == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+    settings = yaml.safe_load(done.stdout)
+    assert list(settings) == ["verification_key"]
+    return path, settings["verification_key"]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, key: tuple[Path, str]) -> Iterator[Agent]:
+    sendgrid = {"name": "sg", "provider": "sendgrid", "domain": DOMAIN, "verification_key": key[1]}
+    port = free_port(socket.SOCK_DGRAM)
+    settings = {
+        "sources": [sendgrid, POSTMARK], "domains": [{"name": DOMAIN}], "vitals": {"interval": "1s"},
+        "dns": {"resolvers": [f"127.0.0.1:{port}"]},
+    }  # fmt: skip
+    one = Agent(tmp_path_factory.mktemp("agent"), settings)
+    written = yaml.safe_load(one.config.read_text())
+    written["listen"]["private_token"] = TOKEN
+    one.config.write_text(yaml.safe_dump(written))
+    one.start()
+    yield one
+    assert one.stop() == 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def refused(running: Agent, tmp_path_factory: pytest.TempPathFactory) -> subprocess.Popen[str]:
+    """A simulation with another key than the agent's; it tries for long, as an ESP does, so it starts first."""
+    other = tmp_path_factory.mktemp("other") / "key.pem"
+    assert command("simulate", "--provider", "sendgrid", "--new-key", str(other)).returncode == 0
+    return subprocess.Popen(
+        [sys.executable, "-m", "agent", "simulate", "--provider", "sendgrid", "--private-key", str(other),
+         "--url", running.webhook("sg"), "--messages", "5", "--domain", "forged.example"],
+        cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+# Usage and settings.
+
+
+@pytest.mark.parametrize("arguments", [
+    "", "bogus", "run", "run --demo --config x", "run --bogus", "check", "check nodots", "check a.example --ip x",
+    "check a.example --nameserver x:y:z", "import", "import --config x file", "import --config x --source y /nowhere",
+    "simulate", "simulate --provider x", "simulate --provider sendgrid",
+    "simulate --provider sendgrid --url http://x --output y", "simulate --provider sendgrid --url ftp://x",
+    "simulate --provider sendgrid --url http://x", "simulate --provider sendgrid --output /dev/null --hard 2",
+    "simulate --provider sendgrid --output /dev/null --mailbox a=b", "simulate --provider postmark --new-key x",
+    "simulate --provider sendgrid --output /dev/null --until tomorrow",
+    "simulate --provider sendgrid --output /dev/null --hard 0.9 --soft 0.9",
+    "status x", "status --url x", "config", "config x", "config check", "config schema x",
+])  # fmt: skip
+def test_wrong_usage_exits_64(arguments: str) -> None:
+    done = command(*arguments.split())
+    assert done.returncode == 64, done.stdout + done.stderr
+    assert "Usage: mailvitals" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_version_and_help() -> None:
+    assert command("--version").stdout == f"mailvitals {__version__}\n"
+    for name in ("run", "check", "config check", "config schema", "import", "simulate", "status"):
+        done = command(*name.split(), "--help")
+        assert done.returncode == 0
+        assert re.search(rf"^  mailvitals {name}( |$)", done.stdout, re.MULTILINE), f"{name} has no example"
+    top = command("-h").stdout
+    for name in ("run", "check", "config", "import", "simulate", "status"):
+        assert re.search(rf"^  {name}  +\S+", top, re.MULTILINE)
+
+
+def test_wrong_settings_exit_78_with_path_and_suggestion(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(
+        "listen: {}\nstore: {url: 'sqlite:////x/y'}\nsources:\n- name: pm\n  provider: postmark\n  username: u\n"
+        "  pasword: very-secret\n"
+    )
+    for arguments in (
+        ["config", "check", str(path)], ["run", "--config", str(path)],
+        ["import", "--config", str(path), "--source", "pm", str(path)],
+        ["simulate", "--provider", "postmark", "--config", str(path), "--source", "pm", "--url", "http://127.0.0.1:1"],
+    ):  # fmt: skip
+        done = command(*arguments)
+        assert done.returncode == 78
+        assert f"{path}:7: sources[0].pasword: unknown key; did you mean `password`?" in done.stderr
+        assert "very-secret" not in done.stdout + done.stderr
+    done = command("config", "check", str(tmp_path / "none"))
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "No such file or directory" in done.stderr
+
+
+def test_right_settings(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text("listen: {}\nstore: {url: 'sqlite:////x/y'}\ndomains: [{name: a.example}]\n")
+    done = command("config", "check", str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{path}: good. Sources: 0, domains: 1, Alertmanagers: 0.\n"
+    done = command("config", "check", str(path), env={"MAILVITALS_LOG__LEVEL": "loud"})
+    assert done.returncode == 78
+    assert "environment: MAILVITALS_LOG__LEVEL: log.level: " in done.stderr
+
+
+def test_the_schema_is_json() -> None:
+    done = command("config", "schema")
+    assert done.returncode == 0
+    assert {"listen", "store", "sources"} <= set(json.loads(done.stdout)["properties"])
+
+
+# check
+
+
+def _zone(spf: str, dmarc: str, dkim: bool = True) -> str:
+    der = generate_private_key(65537, 2048).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    text = f"v=DKIM1; k=rsa; p={b64encode(der).decode()}"
+    strings = " ".join(f'"{text[i : i + 250]}"' for i in range(0, len(text), 250))
+    return (
+        f'@ TXT "{spf}"\n@ MX 10 mx\nmx A 192.0.2.25\n@ A 192.0.2.80\n_dmarc TXT "{dmarc}"\n'
+        + (f"s1._domainkey TXT {strings}\n" if dkim else "")
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsServer]:
+    good = "v=DMARC1; p=reject; rua=mailto:reports@{}"
+    zones = {
+        "good.example": _zone("v=spf1 ip4:192.0.2.1 ~all", good.format("good.example")),
+        "warned.example": _zone("v=spf1 ip4:192.0.2.1 ~all", "v=DMARC1; p=none"),
+        "failed.example": _zone("v=spf1 ip4:192.0.2.1 ~all", good.format("failed.example"), dkim=False),
+        "hostile.example": _zone("v=spf1 \\027[31m\\027]0;x\\007 ip4:192.0.2.1 ~all", good.format("hostile.example")),
+    }
+    with dns_server(tmp_path_factory.mktemp("dns"), zones) as server:
+        yield server
+
+
+@pytest.mark.parametrize(("domain", "code"), [("good", 0), ("warned", 1), ("failed", 2), ("unserved", 3)])
+def test_check_exits_by_the_worst_verdict(dns: DnsServer, domain: str, code: int) -> None:
+    arguments = ("check", f"{domain}.example", "--selector", "s1", "--ip", "192.0.2.1", "--nameserver", dns.address)
+    done = command(*arguments)
+    assert done.returncode == code, done.stdout + done.stderr
+    verdict = ("ok", "warn", "fail", "unknown")[code]
+    assert done.stdout.rstrip().endswith(f"Result: {verdict}")
+    assert "\x1b" not in done.stdout + done.stderr
+    told = command(*arguments, "--json")
+    assert (told.returncode, told.stderr) == (code, "")
+    document = json.loads(told.stdout)
+    assert document["verdict"] == verdict
+    assert {f["check"] for f in document["findings"]} == {"spf", "dkim", "dmarc", "mx"}
+    for finding in document["findings"]:
+        assert set(finding) >= {"check", "subject", "verdict", "reason", "detail", "advice", "rfc", "records"}
+        # The table names every one of them.
+        assert re.search(rf"^{finding['verdict']} +{finding['check']} ", done.stdout, re.MULTILINE)
+
+
+def test_check_without_any_server_is_unknown_never_fail() -> None:
+    start = time.monotonic()
+    done = command("check", "good.example", "--nameserver", f"127.0.0.1:{free_port(socket.SOCK_DGRAM)}", "--json")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert {f["verdict"] for f in json.loads(done.stdout)["findings"]} <= {"unknown", "warn"}
+    assert time.monotonic() - start < 30
+
+
+def test_what_a_record_says_cannot_control_the_terminal(dns: DnsServer) -> None:
+    code, shown = terminal("check", "hostile.example", "--nameserver", dns.address, env={"NO_COLOR": "1"})
+    assert code == 2
+    assert "\\x1b[31m" in shown.replace("\r\n", "")
+    assert "\x1b[31m" not in shown
+    assert "\x1b]0;" not in shown
+
+
+# simulate
+
+
+def test_simulate_writes_the_same_bytes_for_the_same_seed(tmp_path: Path) -> None:
+    def written(provider: str, seed: int, name: str) -> tuple[bytes, str]:
+        path = tmp_path / name
+        done = command(
+            "simulate", "--provider", provider, "--output", str(path), "--messages", "300", "--seed", str(seed),
+            "--until", "2026-01-02T03:04:05Z", "--hours", "48",
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        return path.read_bytes(), done.stdout
+
+    for provider in ("sendgrid", "postmark"):
+        first, again, other = written(provider, 5, "a"), written(provider, 5, "b"), written(provider, 6, "c")
+        assert first == again
+        assert first[0] != other[0]
+        for line in first[0].splitlines():
+            json.loads(line)
+        reports = int(re.search(r"^([\d,]+) reports", first[1], re.MULTILINE)[1].replace(",", ""))  # type: ignore[index]
+        items = [json.loads(line) for line in first[0].splitlines()]
+        assert reports == sum(len(item) if isinstance(item, list) else 1 for item in items)
+
+
+def test_what_simulate_says_it_sent_is_what_the_agent_counts(running: Agent, key: tuple[Path, str]) -> None:
+    total: dict[str, int] = {}
+    for arguments in (
+        ["--provider", "sendgrid", "--private-key", str(key[0]), "--url", running.webhook("sg"), "--messages", "3000"],
+        ["--provider", "postmark", "--config", str(running.config), "--source", "pm", "--url", running.webhook("pm"),
+         "--messages", "400"],
+    ):  # fmt: skip
+        done = command(
+            "simulate", *arguments, "--domain", DOMAIN, "--json", "--hard", "0.05", "--duplicates", "0.2",
+            "--changed-ids", "0.5", "--soft", "0.02", "--complained", "0.01",
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        told = json.loads(done.stdout)
+        assert told["failed_requests"] == 0
+        assert told["copies"] > 0
+        for measure, n in told["counts"].items():
+            total[measure] = total.get(measure, 0) + n
+
+    def counted() -> bool:
+        rates = json.loads(command("status", "--url", running.url, "--token", TOKEN, "--json").stdout)
+        month = rates["domains"][DOMAIN]["rates"]["30d"]
+        bounces = sum(total[c] for c in ("hard", "soft", "block", "undetermined"))
+        assert month["deliverability"]["numerator"] == total["delivered"]
+        assert month["deliverability"]["denominator"] == total["delivered"] + bounces
+        assert month["bounce"]["numerator"] == total["hard"] + total["undetermined"]
+        assert month["soft_bounce"]["numerator"] == total["soft"]
+        assert month["block"]["numerator"] == total["block"]
+        assert month["complaint"]["numerator"] == total["complained"]
+        assert month["suppression"]["numerator"] == total["dropped"]
+        assert month["deferral"]["numerator"] == total["deferred_pairs"]
+        return True
+
+    wait_until(counted, 15, "the counts of both to be evaluated")
+
+
+def test_keys_are_not_overwritten_and_what_is_no_key_is_said(running: Agent, key: tuple[Path, str]) -> None:
+    before = key[0].read_bytes()
+    done = command("simulate", "--provider", "sendgrid", "--new-key", str(key[0]))
+    assert (done.returncode, "exists" in done.stderr) == (1, True)
+    assert key[0].read_bytes() == before
+    done = command(
+        "simulate", "--provider", "sendgrid", "--private-key", str(running.config), "--url", running.webhook("sg")
+    )
+    assert done.returncode == 64
+
+
+# status
+
+
+def test_status_as_a_table_and_as_json(running: Agent) -> None:
+    wait_until(lambda: json.loads(_status(running, "--json").stdout)["evaluated_at"] > 0, 10)
+    done = _status(running)
+    assert done.returncode in (0, 1)
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    header = next(line for line in done.stdout.splitlines() if line.startswith("Domain"))
+    assert header.split()[:4] == ["Domain", "Phase", "Target", "Verdict"]
+    assert max(map(len, done.stdout.splitlines())) > 100
+    for target in ("bounce", "deliverability", "complaint"):
+        assert re.search(rf"^{DOMAIN} +foundation +{target} ", done.stdout, re.MULTILINE)
+    assert re.search(r"^sg +sendgrid +", done.stdout, re.MULTILINE)
+    document = json.loads(_status(running, "--json").stdout)
+    assert (document["api"], document["version"]) == (1, __version__)
+
+
+def _status(running: Agent, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return command("status", "--url", running.url, *arguments, env={"MAILVITALS_LISTEN__PRIVATE_TOKEN": TOKEN})
+
+
+def test_status_on_a_narrow_terminal(running: Agent) -> None:
+    arguments = ("status", "--url", running.url, "--token", TOKEN)
+    _, coloured = terminal(*arguments)
+    assert "\x1b[" in coloured
+    _, plain = terminal(*arguments, env={"NO_COLOR": "1"})
+    assert "\x1b" not in plain
+    lines = plain.split("\r\n")
+    assert max(map(len, lines)) <= 80
+    assert f"{DOMAIN} (foundation)" in lines
+    # Words stay whole.
+    for target in ("bounce", "deliverability", "complaint"):
+        assert any(re.match(rf"  {target} +(met|breached|undecided|insufficient data)", line) for line in lines)
+
+
+def test_status_needs_the_token(running: Agent) -> None:
+    for token in ([], ["--token", "wrong"]):
+        done = command("status", "--url", running.url, *token)
+        assert done.returncode == 1
+        assert done.stderr == f"Error: {running.url} answered 401; give --token\n"
+
+
+def test_status_of_nobody_and_of_somebody_else() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    done = command("status", "--url", url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: no agent at {url}: ")
+    assert "refused" in done.stderr
+
+    class Stranger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>" if "html" in self.path else b"[1]")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            for path in ("/html", ""):
+                done = command("status", "--url", f"http://127.0.0.1:{server.server_port}{path}")
+                assert done.returncode == 1
+                assert "is not this version's private listener" in done.stderr
+                assert "Traceback" not in done.stderr
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_status_exits_1_while_an_incident_is_open(tmp_path: Path, dns: DnsServer) -> None:
+    settings = {
+        "domains": [{"name": "failed.example", "dkim_selectors": ["s1"]}, {"name": "good.example"}],
+        "dns": {"resolvers": [dns.address], "interval": "2s", "min_interval": "1s"},
+        "vitals": {"interval": "1s"},
+    }
+    with agent(tmp_path / "agent", settings) as one:
+
+        def failing() -> bool:
+            done = command("status", "--url", one.url)
+            assert re.search(r"^MailDnsCheckFailing +open +critical +", done.stdout, re.MULTILINE)
+            assert re.search(r"^failed\.example +dkim s1 +fail +", done.stdout, re.MULTILINE)
+            return done.returncode == 1
+
+        wait_until(failing, 30, "an incident")
+        assert "Overall: failing" in command("status", "--url", one.url).stdout
+
+
+# run
+
+
+def _run(config: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return command("run", "--config", str(config), env=env)
+
+
+def test_an_address_in_use_is_said(running: Agent, tmp_path: Path) -> None:
+    settings = yaml.safe_load(running.config.read_text())
+    settings["store"]["url"] = f"sqlite:///{tmp_path}/other.db"
+    path = tmp_path / "m.yaml"
+    for name in ("private", "public"):
+        trial = {**settings, "listen": dict.fromkeys(("private", "public"), "127.0.0.1:0")}
+        trial["listen"][name] = settings["listen"][name]
+        path.write_text(yaml.safe_dump(trial))
+        done = _run(path)
+        assert done.returncode == 1
+        assert f"Error: listen.{name}: cannot listen on {settings['listen'][name]}: " in done.stderr
+        assert "in use" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_database_of_another_key_is_refused(running: Agent, tmp_path: Path) -> None:
+    settings: dict[str, Any] = yaml.safe_load(running.config.read_text())
+    settings["listen"] = {"public": "127.0.0.1:0", "private": "127.0.0.1:0"}
+    for suffix in ("", "-wal", "-shm"):
+        source = running.database.with_name(running.database.name + suffix)
+        if source.exists():
+            shutil.copy(source, tmp_path / f"ledger.db{suffix}")
+    settings["store"] = {"url": f"sqlite:///{tmp_path}/ledger.db"}
+    path = tmp_path / "m.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    done = _run(path, MAILVITALS_STORE__IDENTITY_KEY="k" * 40)
+    assert done.returncode == 78, done.stderr
+    assert "key" in done.stderr
+    assert str(tmp_path / "ledger.db") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "k" * 40 not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_well_and_the_log_is_json(tmp_path: Path, number: signal.Signals) -> None:
+    one = Agent(tmp_path / "agent", {"sources": [POSTMARK], "log": {"level": "info"}})
+    for _ in range(2):
+        one.start()
+        assert one.process is not None
+        start = time.monotonic()
+        one.process.send_signal(number)
+        assert one.process.wait(15) == 0
+        assert time.monotonic() - start < 5
+    events = [json.loads(line)["event"] for line in one.log.read_text().splitlines()]
+    assert events.count("agent.started") == events.count("agent.stopped") == 2
+
+
+def test_a_second_agent_beside_the_first_is_refused_or_harmless(running: Agent, tmp_path: Path) -> None:
+    # The same database, another address: the operator's slip that must not corrupt anything.
+    settings = yaml.safe_load(running.config.read_text())
+    before = json.loads(_status(running, "--json").stdout)["domains"][DOMAIN]["attempted"]
+    settings["listen"] |= {"public": f"127.0.0.1:{free_port()}", "private": f"127.0.0.1:{free_port()}"}
+    path = tmp_path / "m.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agent", "run", "--config", str(path)], cwd=ROOT, env=environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    time.sleep(3)
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=15)
+    assert process.returncode in (0, 1, 78), said
+    assert b"Traceback" not in said
+    assert json.loads(_status(running, "--json").stdout)["domains"][DOMAIN]["attempted"] == before
+
+
+def test_a_terminal_gets_readable_log_lines(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    busy = socket.socket()
+    busy.bind(("127.0.0.1", 0))
+    busy.listen()
+    path.write_text(yaml.safe_dump({
+        "listen": {"public": f"127.0.0.1:{busy.getsockname()[1]}", "private": "127.0.0.1:0"},
+        "store": {"url": f"sqlite:///{tmp_path}/ledger.db"}, "sources": [POSTMARK],
+    }))  # fmt: skip
+    code, shown = terminal("run", "--config", str(path), env={"NO_COLOR": "1"})
+    busy.close()
+    assert code == 1
+    assert "cannot listen on" in shown
+    assert "\x1b" not in shown
+
+
+def test_simulate_says_what_was_refused(refused: subprocess.Popen[str], running: Agent) -> None:
+    out, err = refused.communicate(timeout=60)
+    assert (refused.returncode, err) == (1, "")
+    assert re.search(r"^0 requests taken, 7 retries, 1 given up \(last answer: HTTP 401\)$", out, re.MULTILINE)
+    (source,) = (s for s in json.loads(_status(running, "--json").stdout)["sources"] if s["name"] == "sg")
+    assert source["requests"]["unauthorized"] == 8
