@@ -14,7 +14,7 @@ from agent.simulate import SIMULATORS
 from tests.ledger.model import expected
 from tests.ledger.traffic import NOW, by_place, counted, read, reports, rough, split
 
-MESSAGES = 1200
+MESSAGES = 600
 every_provider = pytest.mark.parametrize("provider", sorted(SIMULATORS))
 
 

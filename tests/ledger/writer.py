@@ -72,7 +72,7 @@ def dying(path: Path, rng: random.Random) -> int:
     while done < len(work):
         acknowledged, acknowledge = os.pipe()
         # Each of the first statements in turn, then any that a commit may have.
-        statements = kills if kills < 60 else rng.randrange(400)
+        statements = kills if kills < 45 else rng.randrange(400)
         child = os.fork()
         if child == 0:
             os.close(acknowledged)
