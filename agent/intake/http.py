@@ -25,6 +25,7 @@ from agent.providers import AuthenticationError, ParseError, WebhookRequest
 PREFIX = "/webhooks/"
 UNKNOWN = "unknown"
 RETRY_AFTER = "10"  # seconds
+LOG_EVERY = 60.0  # seconds between two log lines about the same thing
 READ_TIMEOUT = 30.0  # seconds for a whole body
 # Bytes of bodies being read or waiting; beyond it senders are told to come back.
 IN_FLIGHT = 256 * 1024 * 1024
@@ -58,6 +59,7 @@ class Door:
         self.last_error = ""
         self.last_error_at = 0.0
         self.unauthorized_at = 0.0
+        self.logged_at: dict[str, float] = {}
 
 
 class _Refusal(Exception):
@@ -251,12 +253,14 @@ class Intake:
             log.warning("quarantine.full", source=source.name, dropped=gone)
 
     def _note(self, name: str, outcome: str, why: str) -> None:
-        """Log an error when it is new for the source, count it when it is the same again."""
-        door = self.doors[name]
-        if door.last_error != why:
-            log.warning("webhook.refused" if outcome != "quarantined" else "webhook.quarantined",
+        """Keep an error for people, and log it unless the same was logged a moment ago: no stranger fills the log."""
+        door, now = self.doors[name], self._clock()
+        quarantined = outcome == "quarantined"  # Their reasons have numbers in them.
+        if not 0 <= now - door.logged_at.get(outcome if quarantined else why, -LOG_EVERY) < LOG_EVERY:
+            door.logged_at[outcome if quarantined else why] = now
+            log.warning("webhook.quarantined" if quarantined else "webhook.refused",
                         source=name, outcome=outcome, reason=why)  # fmt: skip
-        door.last_error, door.last_error_at = why, self._clock()
+        door.last_error, door.last_error_at = why, now
         if outcome == "unauthorized":
             door.unauthorized_at = door.last_error_at
 

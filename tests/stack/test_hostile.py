@@ -159,6 +159,19 @@ def test_no_stranger_and_no_payload_makes_a_series(live: Live) -> None:
     assert _series(live) == seen[-1]
 
 
+def test_no_stranger_fills_the_log(live: Live) -> None:
+    def lines() -> list[str]:
+        return [line for line in live.agent.log.read_text().splitlines() if "webhook.refused" in line]
+
+    before = len(lines())
+    for i in range(100):
+        wrong = {} if i % 2 else signed("sg", b"another body")
+        assert live.post("sg", b"[]", wrong).status == 401
+    assert len(lines()) <= before + 2
+    assert any("signature headers missing" in line for line in lines())
+    assert any("signature does not match" in line for line in lines())
+
+
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
