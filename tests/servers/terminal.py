@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from tests.servers.agent import ROOT, environment
 
 
 def terminal(
-    *arguments: str, columns: int = 80, env: dict[str, str] | None = None, timeout: float = 60
+    *arguments: str, columns: int = 80, env: dict[str, str] | None = None, interrupt_at: str = "", timeout: float = 60
 ) -> tuple[int, str]:
-    """Run ``mailvitals`` on a terminal; the exit code and all that it showed."""
+    """Run ``mailvitals`` on a terminal; the exit code and all that it showed. Ctrl-C is pressed once ``interrupt_at``
+    is to be seen."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(
@@ -29,5 +31,8 @@ def terminal(
     with contextlib.suppress(OSError):  # that is how the other end's closing shows
         while chunk := os.read(ours, 65536):
             shown += chunk
+            if interrupt_at and interrupt_at in shown.decode(errors="replace"):
+                interrupt_at = ""
+                process.send_signal(signal.SIGINT)
     os.close(ours)
     return process.wait(timeout), shown.decode()

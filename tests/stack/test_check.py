@@ -1,0 +1,96 @@
+"""`mailvitals check`, and `status` of an agent that watches the same: real processes against a real name server."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tests.servers.agent import agent, command
+from tests.servers.base import free_port, wait_until
+from tests.servers.dns import DnsServer, dns_server
+from tests.servers.terminal import terminal
+
+
+def _zone(spf: str, dmarc: str, dkim: bool = True) -> str:
+    der = generate_private_key(65537, 2048).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    text = f"v=DKIM1; k=rsa; p={b64encode(der).decode()}"
+    strings = " ".join(f'"{text[i : i + 250]}"' for i in range(0, len(text), 250))
+    return (
+        f'@ TXT "{spf}"\n@ MX 10 mx\nmx A 192.0.2.25\n@ A 192.0.2.80\n_dmarc TXT "{dmarc}"\n'
+        + (f"s1._domainkey TXT {strings}\n" if dkim else "")
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsServer]:
+    good = "v=DMARC1; p=reject; rua=mailto:reports@{}"
+    zones = {
+        "good.example": _zone("v=spf1 ip4:192.0.2.1 ~all", good.format("good.example")),
+        "warned.example": _zone("v=spf1 ip4:192.0.2.1 ~all", "v=DMARC1; p=none"),
+        "failed.example": _zone("v=spf1 ip4:192.0.2.1 ~all", good.format("failed.example"), dkim=False),
+        "hostile.example": _zone("v=spf1 \\027[31m\\027]0;x\\007 ip4:192.0.2.1 ~all", good.format("hostile.example")),
+    }
+    with dns_server(tmp_path_factory.mktemp("dns"), zones) as server:
+        yield server
+
+
+@pytest.mark.parametrize(("domain", "code"), [("good", 0), ("warned", 1), ("failed", 2), ("unserved", 3)])
+def test_check_exits_by_the_worst_verdict(dns: DnsServer, domain: str, code: int) -> None:
+    arguments = ("check", f"{domain}.example", "--selector", "s1", "--ip", "192.0.2.1", "--nameserver", dns.address)
+    done = command(*arguments)
+    assert done.returncode == code, done.stdout + done.stderr
+    verdict = ("ok", "warn", "fail", "unknown")[code]
+    assert done.stdout.rstrip().endswith(f"Result: {verdict}")
+    assert "\x1b" not in done.stdout + done.stderr
+    told = command(*arguments, "--json")
+    assert (told.returncode, told.stderr) == (code, "")
+    document = json.loads(told.stdout)
+    assert document["verdict"] == verdict
+    assert {f["check"] for f in document["findings"]} == {"spf", "dkim", "dmarc", "mx"}
+    for finding in document["findings"]:
+        assert set(finding) >= {"check", "subject", "verdict", "reason", "detail", "advice", "rfc", "records"}
+        # The table names every one of them.
+        assert re.search(rf"^{finding['verdict']} +{finding['check']} ", done.stdout, re.MULTILINE)
+
+
+def test_check_without_any_server_is_unknown_never_fail() -> None:
+    start = time.monotonic()
+    done = command("check", "good.example", "--nameserver", f"127.0.0.1:{free_port(socket.SOCK_DGRAM)}", "--json")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert {f["verdict"] for f in json.loads(done.stdout)["findings"]} <= {"unknown", "warn"}
+    assert time.monotonic() - start < 30
+
+
+def test_what_a_record_says_cannot_control_the_terminal(dns: DnsServer) -> None:
+    code, shown = terminal("check", "hostile.example", "--nameserver", dns.address, env={"NO_COLOR": "1"})
+    assert code == 2
+    assert "\\x1b[31m" in shown.replace("\r\n", "")
+    assert "\x1b[31m" not in shown
+    assert "\x1b]0;" not in shown
+
+
+def test_status_exits_1_while_an_incident_is_open(tmp_path: Path, dns: DnsServer) -> None:
+    settings = {
+        "domains": [{"name": "failed.example", "dkim_selectors": ["s1"]}, {"name": "good.example"}],
+        "dns": {"resolvers": [dns.address], "interval": "2s", "min_interval": "1s"},
+        "vitals": {"interval": "1s"},
+    }
+    with agent(tmp_path / "agent", settings) as one:
+
+        def failing() -> bool:
+            done = command("status", "--url", one.url)
+            assert re.search(r"^MailDnsCheckFailing +open +critical +", done.stdout, re.MULTILINE)
+            assert re.search(r"^failed\.example +dkim s1 +fail +", done.stdout, re.MULTILINE)
+            return done.returncode == 1
+
+        wait_until(failing, 30, "an incident")
+        assert "Overall: failing" in command("status", "--url", one.url).stdout
