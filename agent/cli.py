@@ -52,7 +52,11 @@ class _ConfigError(click.ClickException):
 
 
 _CONFIG = click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Settings file (YAML)."
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("/etc/mailvitals/mailvitals.yaml"),
+    show_default=True,
+    help="Settings file (YAML).",
 )
 
 
@@ -207,14 +211,15 @@ def import_(config: Path, source: str, files: tuple[Path, ...]) -> int:
     from agent.ledger.sqlite import LedgerError
 
     settings = _load(config)
-    sources = build_sources(settings)
-    if source not in sources:
-        known = ", ".join(sorted(sources)) or "none"
+    names = [s.name for s in settings.sources]
+    if source not in names:
+        known = ", ".join(sorted(names)) or "none"
         raise click.BadParameter(f"no source `{source}` in {config}; it has {known}", param_hint="--source")
     done = Imported()
 
     async def work(advance: Callable[[int], None]) -> None:
         ledger = open_ledger(settings)
+        one = build_sources(settings, ledger)[source]
         gate = Gate(ledger, _Silent())
         committing = asyncio.create_task(gate.run())
         before = 0
@@ -226,7 +231,7 @@ def import_(config: Path, source: str, files: tuple[Path, ...]) -> int:
                     advance(start + read)
 
                 await import_file(
-                    file, sources[source], gate, ledger, done,
+                    file, one, gate, ledger, done,
                     max_bytes=settings.listen.max_body_bytes, progress=advance_in_file,
                 )  # fmt: skip
                 before += file.stat().st_size

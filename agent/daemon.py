@@ -27,7 +27,7 @@ from agent.events import mask_addresses
 from agent.intake.gate import Gate
 from agent.intake.http import Intake
 from agent.intake.source import Source
-from agent.ledger.base import DAY, HOUR, MINUTE, RecentBounce, SourceState, StoreUnavailable
+from agent.ledger.base import DAY, HOUR, MINUTE, Ledger, RecentBounce, SourceState, StoreUnavailable
 from agent.ledger.sqlite import SqliteLedger, load_or_create_key
 from agent.providers import PROVIDERS
 from agent.settings import Settings
@@ -57,13 +57,13 @@ def open_ledger(settings: Settings) -> SqliteLedger:
     return SqliteLedger(path, key, quarantine_max_bytes=settings.store.quarantine_max_bytes)
 
 
-def build_sources(settings: Settings) -> dict[str, Source]:
+def build_sources(settings: Settings, ledger: Ledger) -> dict[str, Source]:
     """The configured sources by name."""
     names = [d.name for d in settings.domains]
     return {
         s.name: Source(
             s.name, s.provider, PROVIDERS[s.provider], s.credentials,
-            domain=s.domain, stream=s.stream, streams=s.streams, domains=names,
+            domain=s.domain, stream=s.stream, streams=s.streams, domains=names, identify=ledger.identify,
         )
         for s in settings.sources
     }  # fmt: skip
@@ -94,7 +94,7 @@ class Daemon:
         self.ledger = open_ledger(settings)
         self._gate = Gate(self.ledger, self.metrics, clock=clock)
         self._intake = Intake(
-            build_sources(settings), self._gate, self.ledger, self.metrics,
+            build_sources(settings, self.ledger), self._gate, self.ledger, self.metrics,
             max_body_bytes=settings.listen.max_body_bytes, clock=clock,
         )  # fmt: skip
         self._resolver = Resolver(settings.dns.resolvers, timeout=settings.dns.timeout, on_query=self.metrics.dns_query)

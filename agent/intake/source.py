@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
+from agent.events import Event
 from agent.ledger.base import Batch, Cell
 from agent.mailbox import mailbox_provider
 from agent.providers import Credentials, Parsed, Provider, WebhookRequest
@@ -37,8 +38,10 @@ class Source:
         stream: str = "",
         streams: Sequence[str] = (),
         domains: Collection[str] = (),
+        identify: Callable[[str, Sequence[Event]], Sequence[bytes]] = lambda scope, events: (),
     ) -> None:
-        """``domains`` are the configured domains; a payload's sending domain belongs to the longest that it ends in."""
+        """``domains`` are the configured domains; a payload's sending domain belongs to the longest that it ends in.
+        ``identify`` is the ledger's, so that the work is done here and not where commits wait for each other."""
         self.name = name
         self.provider_id = provider_id
         self._provider = provider
@@ -47,6 +50,7 @@ class Source:
         self._stream = stream
         self._streams = frozenset(streams)
         self._domains = frozenset(domains)
+        self._identify = identify
         self._cells: dict[tuple[str, tuple[str, ...], str], Cell] = {}
 
     def prepare(self, request: WebhookRequest) -> Prepared:
@@ -57,7 +61,10 @@ class Source:
     def read(self, request: WebhookRequest) -> Prepared:
         """Parse and label what is known to be authentic. Raises ``ParseError``."""
         parsed = self._provider.parse(request)
-        batch = Batch(self.name, self.provider_id, self.provider_id, request.received, parsed, self._label(parsed))
+        scope = self.provider_id
+        batch = Batch(
+            self.name, scope, scope, request.received, parsed, self._label(parsed), self._identify(scope, parsed)
+        )
         return Prepared(batch, parsed.malformed)
 
     def _label(self, events: Parsed) -> list[Cell]:

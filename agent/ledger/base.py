@@ -42,6 +42,7 @@ class Batch(msgspec.Struct, frozen=True):
     """The events of one request, with where they came from. ``cells`` runs parallel to ``events``.
 
     ``scope`` is what identities are unique within: the provider id, or ``generic:<source>`` for the generic format.
+    ``identities`` are those of the events, if ``Ledger.identify`` was asked before; else the ledger works them out.
     """
 
     source: str
@@ -50,6 +51,7 @@ class Batch(msgspec.Struct, frozen=True):
     received_at: float
     events: Sequence[Event]
     cells: Sequence[Cell]
+    identities: Sequence[bytes] = ()
 
 
 class Counted(NamedTuple):
@@ -126,6 +128,10 @@ class Ledger(Protocol):
 
     ``apply`` and ``quarantine`` return after the commit is durable. ``now`` is Unix seconds.
     """
+
+    def identify(self, scope: str, events: Sequence[Event]) -> list[bytes]:
+        """What identifies each event, for ``Batch``. Pure computation: may be called in any thread, and takes work off
+        the one that commits."""
 
     async def apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
         """Count the batches in one transaction; one result per batch, in order."""

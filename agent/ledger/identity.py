@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from math import isfinite
 
 from agent.events import Event, Kind
 
@@ -46,7 +47,7 @@ class Identifier:
                 name = event.provider_event if kind == Kind.OTHER else ""
                 text = (
                     f"m\0{scope}\0{_MARK[kind]}\0{event.message_id}\0{event.recipient}"
-                    f"\0{int(event.at * 1000)}\0{event.discriminator}\0{name}"
+                    f"\0{_millis(event.at)}\0{event.discriminator}\0{name}"
                 )
             else:
                 text = f"m\0{scope}\0{_MARK[kind]}\0{event.message_id}\0{event.recipient}"
@@ -65,4 +66,9 @@ def _without_message_id(scope: str, event: Event) -> str:
     if event.event_id:
         # The vendor's id already tells repeats apart.
         return f"e\0{scope}\0{_MARK[event.kind]}\0{event.event_id}\0{event.recipient}"
-    return f"t\0{scope}\0{event.kind}\0{event.recipient}\0{int(event.at * 1000)}\0{event.discriminator}"
+    return f"t\0{scope}\0{event.kind}\0{event.recipient}\0{_millis(event.at)}\0{event.discriminator}"
+
+
+def _millis(at: float) -> int:
+    """Unix milliseconds; 0 for a time that is no number, which no ledger accepts anyway."""
+    return int(at * 1000) if isfinite(at) else 0

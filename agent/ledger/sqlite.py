@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from agent.events import Event
 from agent.ledger.base import (
     HOUR,
     IDENTITY_AGE,
@@ -189,6 +190,9 @@ class SqliteLedger:
             self._cells[cell] = number
             self._cell_by_id[number] = cell
         return number
+
+    def identify(self, scope: str, events: Sequence[Event]) -> list[bytes]:
+        return self._identifier.of(scope, events)
 
     async def apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
         return await self._write(self._apply, batches, now)

@@ -86,7 +86,8 @@ FROM json_each(?) WHERE true
 ON CONFLICT (width, bucket, cell, measure) DO UPDATE SET count = count + excluded.count
 """
 
-# hash, second (Unix), cell number, measure, index of the batch (-1: a deferred pair, which is no event of its own)
+# record (hash and mark), second (Unix), cell number, measure, index of the batch (-1: a deferred pair, which is no
+# event of its own)
 _Entry = tuple[bytes, int, int, int, int]
 
 
@@ -124,9 +125,9 @@ class Commit:
         self._results.append(result)
         self._tallies.append(tally)
         self._batches.append(batch)
-        events, cells_of = self._acceptable(batch, result)
+        events, cells_of, keys = self._acceptable(batch, result)
         cells, scope, hour = self._cells, batch.scope, -1
-        for event, cell, key in zip(events, cells_of, self._identifier.of(scope, events), strict=True):
+        for event, cell, key in zip(events, cells_of, keys, strict=True):
             number = cells.get(cell) or self._new_cell(cell)
             kind = event.kind
             if kind == Kind.BOUNCED:
@@ -137,7 +138,9 @@ class Commit:
                 hour = second // HOUR
                 group = self._new.setdefault(hour, {})
             measure = _OF_KIND[kind]
-            entry = (key, second, number, measure, index)
+            # The mark, as in _mark: a call for each event would show.
+            record = key + (number << 16 | second % HOUR << 4).to_bytes(5, "big")
+            entry = (record, second, number, measure, index)
             place = (second // MINUTE << _MINUTE_SHIFT) | (number << _CELL_SHIFT) | measure
             tally[place] = tally.get(place, 0) + 1
             known = group.get(key)
@@ -145,20 +148,26 @@ class Commit:
             if kind == Kind.DEFERRED:
                 self._add_pair(self._identifier.deferred_pair(scope, event), second, number, group)
 
-    def _acceptable(self, batch: Batch, result: Applied) -> tuple[Sequence[Event], Sequence[Cell]]:
-        """The events whose time is believed; the others are refused."""
+    def _acceptable(self, batch: Batch, result: Applied) -> tuple[Sequence[Event], Sequence[Cell], Sequence[bytes]]:
+        """The events whose time is believed, with their cells and identities; the others are refused."""
         oldest, newest = self._now - MAX_AGE, self._now + MAX_AHEAD
-        believed = [oldest <= event.at <= newest for event in batch.events]
+        events = batch.events
+        identities = batch.identities or self._identifier.of(batch.scope, events)
+        believed = [oldest <= event.at <= newest for event in events]
         if all(believed):
-            return batch.events, batch.cells
-        for event, good in zip(batch.events, believed, strict=True):
+            return events, batch.cells, identities
+        for event, good in zip(events, believed, strict=True):
             if not good:
                 reason = "in_future" if event.at > newest else "too_old"
                 result.refused[reason] = result.refused.get(reason, 0) + 1
-        return list(compress(batch.events, believed)), list(compress(batch.cells, believed))
+        return (
+            list(compress(events, believed)),
+            list(compress(batch.cells, believed)),
+            list(compress(identities, believed)),
+        )
 
     def _add_pair(self, key: bytes, second: int, cell: int, group: dict[bytes, _Entry]) -> None:
-        entry = (key, second, cell, _PAIRS, -1)
+        entry = (key + _mark(second, cell), second, cell, _PAIRS, -1)
         self._count(second, cell, _PAIRS, 1)
         known = group.get(key)
         group[key] = entry if known is None else self._earlier(known, entry)
@@ -247,7 +256,8 @@ class Commit:
 
     def _repeat_of(self, hour: int, entry: _Entry, found_hour: int, number: int) -> None:
         """A report of something known. It moves the count if it names an earlier time, and is a duplicate anyway."""
-        key, second, cell, measure, _ = entry
+        record, second, cell, measure, _ = entry
+        key = record[:DIGEST_BYTES]
         self._discard(entry)
         old_cell, old_second, flags = number >> 16, found_hour * HOUR + (number >> 4 & 0xFFF), number & 0xF
         if not self._before(second, cell, old_second, old_cell):
@@ -366,6 +376,6 @@ def _mark(second: int, cell: int, flags: int = 0) -> bytes:
 
 
 def _records(entries: Iterable[_Entry], flags: int = 0) -> bytes:
-    return b"".join(
-        [key + (cell << 16 | second % HOUR << 4 | flags).to_bytes(5, "big") for key, second, cell, _, _ in entries]
-    )
+    if flags:
+        return b"".join([entry[0][:DIGEST_BYTES] + _mark(entry[1], entry[2], flags) for entry in entries])
+    return b"".join([entry[0] for entry in entries])
