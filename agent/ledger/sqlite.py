@@ -8,11 +8,12 @@ within five days. It does not grow with what is stored.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets as random_source
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import TypeVar
@@ -56,22 +57,34 @@ class LedgerError(Exception):
 
 
 def load_or_create_key(path: Path) -> bytes:
-    """The identity key beside the database, made on first use with mode 0600. Raises ``OSError``."""
-    try:
-        return path.read_bytes().strip()
-    except FileNotFoundError:
-        pass
-    key = random_source.token_hex(32).encode()
-    fresh = path.with_name(f"{path.name}.{random_source.token_hex(4)}")
-    fresh.touch(mode=0o600, exist_ok=False)
-    fresh.write_bytes(key)
-    try:
-        path.hardlink_to(fresh)  # Atomic, and loses against another process that was first.
-    except FileExistsError:
-        pass
-    finally:
-        fresh.unlink()
-    return path.read_bytes().strip()
+    """The identity key beside the database, made on first use with mode 0600.
+
+    Raises ``OSError``, and ``LedgerError`` for a file that is too short to be a key.
+    """
+    if not path.exists():
+        fresh = path.with_name(f"{path.name}.{random_source.token_hex(4)}")
+        fresh.touch(mode=0o600, exist_ok=False)
+        try:
+            with fresh.open("wb") as file:
+                file.write(random_source.token_hex(32).encode())
+                file.flush()
+                # Without the key the database cannot be used: it must be on the disk before the first event is.
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                path.hardlink_to(fresh)  # Atomic, and loses against another process that was first.
+        finally:
+            fresh.unlink()
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    key = path.read_bytes().strip()
+    if len(key) < 32:
+        raise LedgerError(
+            f"{path} holds no identity key; restore it from a backup, it belongs to the database beside it"
+        )
+    return key
 
 
 class SqliteLedger:

@@ -130,6 +130,12 @@ def test_the_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["key", "other"], "nothing is left lying about"
 
 
+def test_a_cut_key_is_named_and_not_used(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"")
+    with pytest.raises(LedgerError, match="holds no identity key"):
+        load_or_create_key(tmp_path / "key")
+
+
 def _start_at_once(processes: list[subprocess.Popen[str]]) -> None:
     """Each says that it is ready by an empty line and waits for one."""
     for process in processes:
