@@ -21,8 +21,6 @@ from typing import TypeVar
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from agent.events import Event
 from agent.ledger.base import (
@@ -40,7 +38,7 @@ from agent.ledger.base import (
     SourceState,
     StoreUnavailable,
 )
-from agent.ledger.identity import Identifier
+from agent.ledger.identity import Identifier, derive
 from agent.ledger.outcomes import BY_RANK
 from agent.ledger.sqlite_commit import Commit
 
@@ -94,9 +92,9 @@ class SqliteLedger:
         """Open or create the database. Raises ``LedgerError`` or ``StoreUnavailable``."""
         self._path = path
         self._quarantine_max = quarantine_max_bytes
-        derived = HKDF(SHA256(), 64, None, b"mailvitals ledger").derive(key)
-        self._identifier = Identifier(derived[:32])
-        self._seal = AESGCM(derived[32:])
+        for_identities, for_sealing = derive(key)
+        self._identifier = Identifier(for_identities)
+        self._seal = AESGCM(for_sealing)
         self._cells: dict[Cell, int] = {}
         self._cell_by_id: dict[int, Cell] = {}
         self._hours: set[int] = set()
@@ -360,7 +358,9 @@ class SqliteLedger:
 
     async def writable(self) -> bool:
         try:
-            await asyncio.wait_for(self._write(self._touch), 5.0)
+            # Not wait_for, which before Python 3.12 can swallow the cancellation that ends the caller.
+            async with asyncio.timeout(5.0):
+                await self._write(self._touch)
         except (StoreUnavailable, TimeoutError):
             return False
         return True
