@@ -219,6 +219,7 @@ def import_(config: Path, source: str, files: tuple[Path, ...]) -> int:
 
     async def work(advance: Callable[[int], None]) -> None:
         ledger = open_ledger(settings)
+        await ledger.start()
         one = build_sources(settings, ledger)[source]
         gate = Gate(ledger, _Silent())
         committing = asyncio.create_task(gate.run())

@@ -28,7 +28,8 @@ from agent.intake.gate import Gate
 from agent.intake.http import Intake
 from agent.intake.source import Source
 from agent.ledger.base import DAY, HOUR, MINUTE, Ledger, RecentBounce, SourceState, StoreUnavailable
-from agent.ledger.sqlite import SqliteLedger, load_or_create_key
+from agent.ledger.process import ProcessLedger
+from agent.ledger.sqlite import load_or_create_key
 from agent.providers import PROVIDERS
 from agent.settings import Settings
 from agent.views.http import create_app
@@ -48,13 +49,13 @@ log = structlog.get_logger()
 _encode, _incident, _watched = msgspec.json.encode, msgspec.json.Decoder(Incident), msgspec.json.Decoder(Watched)
 
 
-def open_ledger(settings: Settings) -> SqliteLedger:
-    """The store the settings name. Raises ``LedgerError``, ``StoreUnavailable`` or ``OSError``."""
+def open_ledger(settings: Settings) -> ProcessLedger:
+    """The store the settings name, to be started. Raises ``LedgerError`` or ``OSError``."""
     path = settings.store.path
     path.parent.mkdir(parents=True, exist_ok=True)
     given = settings.store.identity_key
     key = given.get_secret_value().encode() if given else load_or_create_key(path.with_name(path.name + ".key"))
-    return SqliteLedger(path, key, quarantine_max_bytes=settings.store.quarantine_max_bytes)
+    return ProcessLedger(path, key, quarantine_max_bytes=settings.store.quarantine_max_bytes)
 
 
 def build_sources(settings: Settings, ledger: Ledger) -> dict[str, Source]:
@@ -176,6 +177,7 @@ class Daemon:
             log.error("shutdown.not_saved", error=str(e))
 
     async def _restore(self) -> None:
+        await self.ledger.start()
         self._saved = {kind: await self.ledger.load(kind) for kind in ("incident", "finding")}
         self._incidents = {key: _incident.decode(body) for key, body in self._saved["incident"].items()}
         self._source_states = await self.ledger.sources()

@@ -13,6 +13,9 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from math import isfinite
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
 from agent.events import Event, Kind
 
 DIGEST_BYTES = 12  # 96 bits: with 10^9 identities the chance of any collision is below 10^-10
@@ -21,6 +24,12 @@ DIGEST_BYTES = 12  # 96 bits: with 10^9 identities the chance of any collision i
 _OUTCOME = "outcome"
 _MARK = {kind: _OUTCOME if kind in (Kind.DELIVERED, Kind.BOUNCED) else kind.value for kind in Kind}
 REPEATABLE = frozenset((Kind.DEFERRED, Kind.OPENED, Kind.CLICKED, Kind.OTHER))
+
+
+def derive(key: bytes) -> tuple[bytes, bytes]:
+    """Two independent keys out of the identity key: for identities, and for sealing."""
+    both = HKDF(SHA256(), 64, None, b"mailvitals ledger").derive(key)
+    return both[:32], both[32:]
 
 
 class Identifier:
@@ -36,7 +45,9 @@ class Identifier:
         return h.digest()
 
     def of(self, scope: str, events: Iterable[Event]) -> list[bytes]:
-        """The digests that identify events within everything ``scope`` ever reported."""
+        """The digests that identify events within everything ``scope`` ever reported, ``DIGEST_BYTES`` each; a
+        deferral's is followed by that of its (message, recipient) pair in its UTC hour, where the pair counts once in
+        the deferral rate."""
         copy = self._keyed.copy  # Hot: one pass without a call for each event.
         digests = []
         for event in events:
@@ -53,12 +64,11 @@ class Identifier:
                 text = f"m\0{scope}\0{_MARK[kind]}\0{event.message_id}\0{event.recipient}"
             h = copy()
             h.update(text.encode("utf-8", "surrogatepass"))
-            digests.append(h.digest())
+            digests.append(h.digest() if kind != Kind.DEFERRED else h.digest() + self._pair(scope, event))
         return digests
 
-    def deferred_pair(self, scope: str, event: Event) -> bytes:
-        """What identifies a deferred (message, recipient) pair in its UTC hour: it counts once in the deferral rate."""
-        hour = int(event.at) // 3600
+    def _pair(self, scope: str, event: Event) -> bytes:
+        hour = _millis(event.at) // 3_600_000
         return self.digest(f"p\0{scope}\0{event.message_id or event.event_id}\0{event.recipient}\0{hour}")
 
 

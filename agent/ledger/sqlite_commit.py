@@ -126,7 +126,7 @@ class Commit:
         self._tallies.append(tally)
         self._batches.append(batch)
         events, cells_of, keys = self._acceptable(batch, result)
-        cells, scope, hour = self._cells, batch.scope, -1
+        cells, hour = self._cells, -1
         for event, cell, key in zip(events, cells_of, keys, strict=True):
             number = cells.get(cell) or self._new_cell(cell)
             kind = event.kind
@@ -138,6 +138,9 @@ class Commit:
                 hour = second // HOUR
                 group = self._new.setdefault(hour, {})
             measure = _OF_KIND[kind]
+            if kind == Kind.DEFERRED:
+                self._add_pair(key[DIGEST_BYTES:], second, number, group)
+                key = key[:DIGEST_BYTES]  # noqa: PLW2901 - the event's own part
             # The mark, as in _mark: a call for each event would show.
             record = key + (number << 16 | second % HOUR << 4).to_bytes(5, "big")
             entry = (record, second, number, measure, index)
@@ -145,8 +148,6 @@ class Commit:
             tally[place] = tally.get(place, 0) + 1
             known = group.get(key)
             group[key] = entry if known is None else self._earlier(known, entry)
-            if kind == Kind.DEFERRED:
-                self._add_pair(self._identifier.deferred_pair(scope, event), second, number, group)
 
     def _acceptable(self, batch: Batch, result: Applied) -> tuple[Sequence[Event], Sequence[Cell], Sequence[bytes]]:
         """The events whose time is believed, with their cells and identities; the others are refused."""

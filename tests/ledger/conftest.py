@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.ledger.base import Ledger
+from agent.ledger.process import ProcessLedger
 from agent.ledger.sqlite import SqliteLedger
 
 KEY = b"k" * 32
@@ -17,7 +18,13 @@ def _sqlite(directory: Path) -> Ledger:
     return SqliteLedger(directory / "ledger.db", KEY, quarantine_max_bytes=100_000)
 
 
-STORES: dict[str, Callable[[Path], Ledger]] = {"sqlite": _sqlite}
+def _in_process_of_its_own(directory: Path) -> Ledger:
+    return ProcessLedger(directory / "ledger.db", KEY, quarantine_max_bytes=100_000)
+
+
+STORES: dict[str, Callable[[Path], Ledger]] = {"sqlite": _sqlite, "sqlite-process": _in_process_of_its_own}
+# Those that open fast enough to be opened for every example of a property.
+QUICK = ("sqlite",)
 
 
 @pytest.fixture(params=sorted(STORES))

@@ -16,7 +16,7 @@ from agent.events import BounceClass, Event, Kind
 from agent.ledger.base import DAY, HOUR, MINUTE, Applied, Batch, Cell, Counted, Ledger
 from agent.vitals.evaluate import edges, evaluate
 from agent.vitals.phases import PHASES
-from tests.ledger.conftest import STORES
+from tests.ledger.conftest import QUICK, STORES
 from tests.ledger.model import Reported, expected
 
 NOW = 1_764_000_000.0  # an arbitrary Monday
@@ -282,7 +282,7 @@ def reports(draw: st.DrawFn) -> list[Reported]:
     return out
 
 
-@pytest.mark.parametrize("store", sorted(STORES))
+@pytest.mark.parametrize("store", QUICK)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), given_reports=reports())
 async def test_any_order_any_split_any_repeat_gives_the_same_counts(
