@@ -45,6 +45,7 @@ log = structlog.get_logger()
 
 _KINDS = tuple(Kind)
 _CODE = {kind.value: code for code, kind in enumerate(_KINDS)}
+_BOUNCED, _DEFERRED = _CODE[Kind.BOUNCED], _CODE[Kind.DEFERRED]
 
 
 class _Opening(msgspec.Struct, array_like=True):
@@ -66,12 +67,9 @@ class _Bounce(msgspec.Struct, array_like=True):
 
 
 class _Columns(msgspec.Struct, array_like=True):
-    """A batch as columns: a value an event would cost a thousand times more objects than this has."""
+    """The batches of a commit as columns: a value an event would cost a thousand times more objects than this has."""
 
-    source: str
-    provider: str
-    scope: str
-    received_at: float
+    batches: list[tuple[str, str, str, float, int]]  # source, provider, scope, received at, number of events
     times: bytes  # doubles
     kinds: bytes  # a byte each
     cells: list[Cell]
@@ -90,7 +88,7 @@ class _Result(msgspec.Struct, array_like=True):
 
 # What each method takes and gives; the payloads of the frames.
 _METHODS: dict[str, tuple[Any, Any]] = {
-    "apply": (tuple[list[_Columns], float], list[_Result]),
+    "apply": (tuple[_Columns, float], list[_Result]),
     "quarantine": (tuple[str, str, bytes, dict[str, str], float], int),
     "quarantined": (tuple[()], list[Quarantined]),
     "unseal": (tuple[int], tuple[dict[str, str], bytes] | None),
@@ -214,10 +212,8 @@ class ProcessLedger:
         return self._identifier.of(scope, events)
 
     async def apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
-        columns = [
-            _to_columns(batch, batch.identities or self.identify(batch.scope, batch.events)) for batch in batches
-        ]
-        results: list[_Result] = await self._call("apply", columns, now)
+        identities = [batch.identities or self.identify(batch.scope, batch.events) for batch in batches]
+        results: list[_Result] = await self._call("apply", _to_columns(batches, identities), now)
         return [Applied(dict(r.counted), r.duplicates, r.refused, r.unmatched_async_bounces) for r in results]
 
     async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> int:
@@ -286,33 +282,34 @@ class ProcessLedger:
                 await self._process.wait()
 
 
-def _to_columns(batch: Batch, identities: Sequence[bytes]) -> _Columns:
-    events = batch.events
+def _to_columns(batches: Sequence[Batch], identities: Sequence[Sequence[bytes]]) -> _Columns:
+    events = [event for batch in batches for event in batch.events]
+    keys = [key for some in identities for key in some]
     numbers: dict[Cell, int] = {}
-    places = array("I", [numbers.setdefault(cell, len(numbers)) for cell in batch.cells])
+    places = array("I", [numbers.setdefault(cell, len(numbers)) for batch in batches for cell in batch.cells])
     kinds = bytes([_CODE[event.kind] for event in events])
-    bounced, deferred = _CODE[Kind.BOUNCED], _CODE[Kind.DEFERRED]
-    pairs = (
-        {n: identities[n][DIGEST_BYTES:] for n, code in enumerate(kinds) if code == deferred}
-        if (deferred in kinds)
-        else {}
-    )
-    bounces = [
-        _Bounce(n, e.bounce_class, e.asynchronous, bool(e.message_id), e.smtp_code, e.enhanced_code, e.reason)
-        for n, e in enumerate(events)
-        if kinds[n] == bounced
-    ]
-    joined = b"".join([one[:DIGEST_BYTES] for one in identities] if pairs else identities)
+    pairs = {}
+    if _DEFERRED in kinds:
+        pairs = {n: keys[n][DIGEST_BYTES:] for n, code in enumerate(kinds) if code == _DEFERRED}
+        keys = [key[:DIGEST_BYTES] for key in keys]
+    bounces = []
+    if _BOUNCED in kinds:
+        bounces = [
+            _Bounce(n, e.bounce_class, e.asynchronous, bool(e.message_id), e.smtp_code, e.enhanced_code, e.reason)
+            for n, e in enumerate(events)
+            if kinds[n] == _BOUNCED
+        ]
     return _Columns(
-        batch.source, batch.provider, batch.scope, batch.received_at, array("d", [e.at for e in events]).tobytes(),
-        kinds, list(numbers), places.tobytes(), joined, pairs, bounces,
+        [(b.source, b.provider, b.scope, b.received_at, len(b.events)) for b in batches],
+        array("d", [event.at for event in events]).tobytes(),
+        kinds, list(numbers), places.tobytes(), b"".join(keys), pairs, bounces,
     )  # fmt: skip
 
 
-def _from_columns(columns: _Columns) -> Batch:
-    """The batch again, without what identified people: the identities stand for it."""
-    times, places, cells = array("d", columns.times), array("I", columns.places), columns.cells
-    joined = columns.identities
+def _from_columns(columns: _Columns) -> list[Batch]:
+    """The batches again, without what identified people: the identities stand for it."""
+    times, cells, joined = array("d", columns.times), columns.cells, columns.identities
+    places = [cells[place] for place in array("I", columns.places)]
     identities = [joined[i : i + DIGEST_BYTES] for i in range(0, len(joined), DIGEST_BYTES)]
     events = [Event(_KINDS[code], at) for code, at in zip(columns.kinds, times, strict=True)]
     for n, pair in columns.pairs.items():
@@ -323,10 +320,12 @@ def _from_columns(columns: _Columns) -> Batch:
             message_id="named" if b.named else "", smtp_code=b.smtp_code, enhanced_code=b.enhanced_code,
             reason=b.reason,
         )  # fmt: skip
-    return Batch(
-        columns.source, columns.provider, columns.scope, columns.received_at, events,
-        [cells[place] for place in places], identities,
-    )  # fmt: skip
+    batches, start = [], 0
+    for source, provider, scope, received_at, size in columns.batches:
+        part = slice(start, start + size)
+        batches.append(Batch(source, provider, scope, received_at, events[part], places[part], identities[part]))
+        start += size
+    return batches
 
 
 # The child.
@@ -375,7 +374,7 @@ async def _answer(
 async def _perform(ledger: SqliteLedger, method: str, arguments: Any) -> Any:
     if method == "apply":
         columns, now = arguments
-        results = await ledger.apply([_from_columns(one) for one in columns], now)
+        results = await ledger.apply(_from_columns(columns), now)
         return [_Result(list(r.counted.items()), r.duplicates, r.refused, r.unmatched_async_bounces) for r in results]
     if method == "rows":
         width, since, until, merge, edges, by_domain = arguments

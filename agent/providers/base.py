@@ -180,11 +180,11 @@ def as_time(value: object) -> float | None:
             at = float(value)
         elif isinstance(value, str) and len(value) <= 64:
             text = value.strip()
-            try:
-                at = float(text)
-            except ValueError:
+            if "-" in text[1:]:
                 moment = datetime.fromisoformat(text)
                 at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+            else:
+                at = float(text)
         else:
             return None
     except (ValueError, OverflowError):
