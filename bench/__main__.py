@@ -72,7 +72,7 @@ def batches(count: int) -> None:
     with agent(keys.settings) as (port, pid):
         signed = [(body, simulator.sign(body, keys.signing, time.time())) for body in bodies]
         cpu = cpu_seconds(pid)
-        seconds = asyncio.run(post_all(port, "/webhooks/sendgrid", signed, connections=12))
+        seconds = asyncio.run(post_all(port, "/webhooks/sendgrid", signed, connections=24))
         cpu = cpu_seconds(pid) - cpu
         committed = counted(port + 1)
     events = count * size

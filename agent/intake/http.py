@@ -176,12 +176,11 @@ class Intake:
     async def _read(self, request: web.BaseRequest, body: bytearray) -> None:
         """Append what arrives. Only that counts as in flight: who announces a body takes no room from others."""
         content = request.content
-        content.set_read_chunk_size(self._max_body)
         try:
             if content.is_eof():  # All of it came with the head, as small bodies do.
-                while chunk := await content.readany():
-                    self._grow(body, chunk)
+                self._grow(body, content.read_nowait())
                 return
+            content.set_read_chunk_size(self._max_body)
             async with asyncio.timeout(READ_TIMEOUT):
                 if "Expect" in request.headers:  # The sender waits for leave (RFC 9110 section 10.1.1).
                     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
