@@ -101,14 +101,14 @@ def test_it_serves_and_ends_cleanly(buildah: images.Buildah, tmp_path: Path) -> 
         )  # fmt: skip
         try:
             wait_until(lambda: http_ok(f"http://127.0.0.1:{private}/readyz"), 40, "the agent in its image to be ready")
-            inside = images.leaf(process.pid)
+            inside = images.inside(process.pid, "mailvitals")
             status = Path(f"/proc/{inside}/status").read_text()
             assert re.search(r"^Uid:\s+65532\s+65532", status, re.MULTILINE), status
             os.kill(inside, signal.SIGTERM)
             code = process.wait(30)
         finally:
             if process.poll() is None:
-                os.kill(images.leaf(process.pid), signal.SIGKILL)
+                os.kill(images.inside(process.pid, "mailvitals"), signal.SIGKILL)
                 process.wait(30)
             print((tmp_path / "log").read_text())
     assert code == 0

@@ -81,12 +81,18 @@ class Buildah:
         shutil.rmtree(self._storage)
 
 
-def leaf(pid: int) -> int:
-    """The last of a chain of child processes: the program within ``buildah run``, which passes no signal on to it."""
+def inside(pid: int, program: str) -> int:
+    """The first process below ``pid`` that runs ``program``: what is in ``buildah run``, which passes no signal on."""
     # A child belongs to the thread that started it.
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    children = [c for t in threads for c in (t / "children").read_text().split()]
-    return leaf(int(children[0])) if children else pid
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            # An interpreter comes first, then its script.
+            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[:2]
+            if not words[0].startswith(b"buildah") and any(Path(w.decode()).name == program for w in words):
+                return int(child)
+            if found := inside(int(child), program):
+                return found
+    return 0
 
 
 def debian() -> Path:
