@@ -39,6 +39,7 @@ from agent.ledger.identity import DIGEST_BYTES, Identifier, derive
 from agent.ledger.sqlite import LedgerError, SqliteLedger
 
 _START_LIMIT = 30.0  # seconds a store may take to open
+_START_PAUSE = 1.0  # seconds after a start that failed before the next is tried
 _BIG = 64 * 1024  # bytes whose decoding would hold up the event loop
 
 log = structlog.get_logger()
@@ -135,6 +136,7 @@ class ProcessLedger:
         self._writer: asyncio.StreamWriter | None = None
         self._listener: asyncio.Task[None] | None = None
         self._closed = False
+        self._not_before = 0.0
 
     async def start(self) -> None:
         """Open the store. Raises ``LedgerError`` or ``StoreUnavailable``."""
@@ -143,6 +145,10 @@ class ProcessLedger:
                 raise StoreUnavailable("the ledger is closed")
             if self._writer is not None:
                 return
+            now = asyncio.get_running_loop().time()
+            if now < self._not_before:
+                raise StoreUnavailable("the store's process did not start")
+            self._not_before = now + _START_PAUSE
             ours, theirs = socket.socketpair()
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
@@ -161,6 +167,7 @@ class ProcessLedger:
             if status != "ok":
                 writer.close()
                 raise (LedgerError if status == "ledger" else StoreUnavailable)(_text(payload))
+            self._not_before = 0.0
             self._writer = writer
             self._listener = asyncio.create_task(self._listen(reader, writer), name="ledger")
 
