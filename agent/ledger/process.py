@@ -149,20 +149,22 @@ class ProcessLedger:
             if now < self._not_before:
                 raise StoreUnavailable("the store's process did not start")
             self._not_before = now + _START_PAUSE
-            ours, theirs = socket.socketpair()
-            with theirs:
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "agent.ledger.process", str(theirs.fileno()),
-                    pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C is the parent's business.
-                )  # fmt: skip
-            reader, writer = await asyncio.open_connection(sock=ours)
+            writer = None
             try:
+                ours, theirs = socket.socketpair()
+                with theirs:
+                    self._process = await asyncio.create_subprocess_exec(
+                        sys.executable, "-m", "agent.ledger.process", str(theirs.fileno()),
+                        pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
+                        start_new_session=True,  # Ctrl-C is the parent's business.
+                    )  # fmt: skip
+                reader, writer = await asyncio.open_connection(sock=ours)
                 async with asyncio.timeout(_START_LIMIT):
                     await _send(writer, 0, "open", _encode(self._opening))
                     _, status, payload = await _receive(reader)
             except (OSError, asyncio.IncompleteReadError, TimeoutError):
-                writer.close()
+                if writer is not None:
+                    writer.close()
                 raise StoreUnavailable("the store's process did not start") from None
             if status != "ok":
                 writer.close()
