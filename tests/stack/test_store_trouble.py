@@ -49,8 +49,7 @@ def locked(live: Live) -> Iterator[None]:
 @contextlib.contextmanager
 def full(live: Live) -> Iterator[None]:
     """The agent's files cannot grow any more."""
-    assert live.agent.process is not None
-    pid = live.agent.process.pid
+    pid = _store_of(live)
     soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     wal = live.agent.database.with_name("ledger.db-wal").stat().st_size
     assert live.agent.log.stat().st_size < wal // 2, "there is still room for the log"
@@ -59,6 +58,14 @@ def full(live: Live) -> Iterator[None]:
         yield
     finally:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _store_of(live: Live) -> int:
+    """The process that holds the store: the agent's only child."""
+    assert live.agent.process is not None
+    tasks = Path(f"/proc/{live.agent.process.pid}/task").iterdir()
+    (child,) = [child for task in tasks for child in (task / "children").read_text().split()]
+    return int(child)
 
 
 def _attempted(live: Live) -> int:
