@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -135,6 +136,19 @@ def check_basic(request: WebhookRequest, credentials: Credentials) -> bool:
     user, colon, password = given.partition(":")
     matches = [equal(user, u) & equal(password, p) for u, p in pairs]
     return bool(colon) and any(matches)
+
+
+_LONGEST_QUERY = 4096
+
+
+def check_token(request: WebhookRequest, credentials: Credentials) -> bool:
+    """Whether the request carries a configured ``token``: as ``Authorization: Bearer``, or as ``token=`` in the URL's
+    query, which a proxy should keep out of its logs."""
+    scheme, _, bearer = request.header("authorization").partition(" ")
+    given = [bearer.strip()] if scheme.lower() == "bearer" else []
+    if len(request.query) <= _LONGEST_QUERY:
+        given += parse_qs(request.query).get("token", [])[:4]
+    return bool(sum(equal(one, token) for one in given for token in secrets(credentials, "token")))
 
 
 @lru_cache(256)
