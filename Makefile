@@ -18,7 +18,7 @@ DEBIAN := prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager 
 	chromium:chromium buildah:buildah crun:crun debootstrap:debootstrap
 
 # Tests that start no server: those whose file does not know how.
-UNIT = $(shell grep -rL --include='test_*.py' tests\.servers tests | sort)
+UNIT = $(shell grep -rL --include='test_*.py' tests\.servers tests | grep -v ^tests/ledger/ | sort)
 
 help: ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do \

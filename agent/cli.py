@@ -9,23 +9,20 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from agent import __version__
+from agent.cli_common import ConfigError, console, load_settings, progress
+from agent.cli_simulate import simulate
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
-    from agent.providers import Credentials
-    from agent.settings import Settings
-
-EX_USAGE, EX_CONFIG = 64, 78
-PIPE_WIDTH = 160  # columns of tables that go to no terminal
+EX_USAGE = 64
 
 
 def main() -> NoReturn:
@@ -47,10 +44,6 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-class _ConfigError(click.ClickException):
-    exit_code = EX_CONFIG
-
-
 _CONFIG = click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -64,6 +57,9 @@ _CONFIG = click.option(
 @click.version_option(__version__, prog_name="mailvitals", message="%(prog)s %(version)s")
 def cli() -> None:
     """Deliverability you can defend: every ESP's webhooks and the DNS behind your mail, held to your targets."""
+
+
+cli.add_command(simulate)
 
 
 @cli.command()
@@ -92,13 +88,13 @@ def run(config: Path | None, demo: bool) -> None:
         else:
             from agent.daemon import serve
 
-            settings = _load(config)
+            settings = load_settings(config)
             log.configure(settings.log.level, settings.log.format)
             serve(settings)
     except SettingsError as e:
-        raise _ConfigError(str(e)) from None
+        raise ConfigError(str(e)) from None
     except LedgerError as e:
-        raise _ConfigError(str(e)) from None
+        raise ConfigError(str(e)) from None
     except OSError as e:
         why = e.strerror or str(e)
         raise click.ClickException(f"{e.filename}: {why}" if e.filename else why) from None
@@ -153,7 +149,7 @@ def check(
     if as_json:
         sys.stdout.buffer.write(to_json(findings))
     else:
-        _console().print(render(findings))
+        console().print(render(findings))
     return {Verdict.OK: 0, Verdict.WARN: 1, Verdict.FAIL: 2, Verdict.UNKNOWN: 3}[worst(findings)]
 
 
@@ -170,7 +166,7 @@ def config_check(file: Path) -> None:
     \b
     mailvitals config check /etc/mailvitals/mailvitals.yaml
     """
-    settings = _load(file)
+    settings = load_settings(file)
     click.echo(
         f"{file}: good. Sources: {len(settings.sources)}, domains: {len(settings.domains)}, "
         f"Alertmanagers: {len(settings.alertmanagers)}."
@@ -210,7 +206,7 @@ def import_(config: Path, source: str, files: tuple[Path, ...]) -> int:
     from agent.ledger.base import StoreUnavailable
     from agent.ledger.sqlite import LedgerError
 
-    settings = _load(config)
+    settings = load_settings(config)
     names = [s.name for s in settings.sources]
     if source not in names:
         known = ", ".join(sorted(names)) or "none"
@@ -243,10 +239,10 @@ def import_(config: Path, source: str, files: tuple[Path, ...]) -> int:
             await ledger.close()
 
     try:
-        with _progress(sum(f.stat().st_size for f in files), "Importing", bytes_=True) as advance:
+        with progress(sum(f.stat().st_size for f in files), "Importing", bytes_=True) as advance:
             asyncio.run(work(advance))
     except LedgerError as e:
-        raise _ConfigError(str(e)) from None
+        raise ConfigError(str(e)) from None
     except (ImportFailed, StoreUnavailable) as e:
         raise click.ClickException(f"{e}. What was read before is counted; run it again when this is mended.") from None
     _report(done)
@@ -275,172 +271,6 @@ class _Silent:
 
     def queue_depth(self, events: int) -> None:
         pass
-
-
-def _simulate_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    shares = (
-        "hard", "soft", "block", "undetermined", "dropped", "deferred", "asynchronous", "soft-then-hard",
-        "opened", "clicked", "complained", "unsubscribed", "duplicates", "changed-ids", "late",
-    )  # fmt: skip
-    for name in reversed(shares):
-        command = click.option(f"--{name}", type=click.FloatRange(0, 1), help=f"Share {name.replace('-', ' ')}.")(
-            command
-        )
-    return command
-
-
-@cli.command()
-@click.option("--provider", required=True, help="Provider id, such as sendgrid.")
-@click.option("--url", help="Where to post: http://HOST:PORT/webhooks/SOURCE.")
-@click.option(
-    "--output", type=click.File("wb"), help="Write the bodies here instead, one a line, as `import` reads them."
-)
-@click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="Take the credentials of --source here."
-)
-@click.option("--source", help="Source whose credentials sign, with --config.")
-@click.option("--private-key", type=click.File("r"), help="PEM file that signs as SendGrid does; see --new-key.")
-@click.option(
-    "--new-key", type=click.Path(path_type=Path), help="Make a key file, print its verification_key, and end."
-)
-@click.option("--messages", type=click.IntRange(1), default=1000, show_default=True)
-@click.option("--rate", type=click.FloatRange(0), default=0.0, help="Reports a second; 0 is as fast as they are taken.")
-@click.option("--batch", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Reports in a request.")
-@click.option("--hours", type=click.FloatRange(0.001, 24 * 35), default=24.0, show_default=True,
-              help="Send times are spread over so many hours until now, or --until.")  # fmt: skip
-@click.option("--until", type=click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"]), help="When the traffic ends, UTC.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same traffic.")
-@click.option("--domain", "domains", multiple=True, help="Sending domain; may be repeated.")
-@click.option("--stream", "streams", multiple=True, help="Stream (category, message stream); may be repeated.")
-@click.option(
-    "--mailbox", "mailboxes", multiple=True, metavar="DOMAIN=WEIGHT", help="Recipient domain; may be repeated."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print what was sent, and what must be counted, as JSON.")
-@_simulate_options
-def simulate(
-    provider: str, url: str | None, output: Any, config: Path | None, source: str | None, private_key: Any,
-    new_key: Path | None, messages: int, rate: float, batch: int, hours: float, until: datetime | None, seed: int,
-    domains: tuple[str, ...], streams: tuple[str, ...], mailboxes: tuple[str, ...], as_json: bool,
-    **shares: float | None,
-) -> int:  # fmt: skip
-    """Send realistic, correctly signed traffic of a provider to an agent, or write it to a file.
-
-    The same seed and options, --until among them, give the same traffic to the byte. The exact counts that an agent
-    must come to are printed.
-
-    \b
-    mailvitals simulate --provider postmark --config mailvitals.yaml --source pm --url http://127.0.0.1:8080/webhooks/pm
-    mailvitals simulate --provider sendgrid --output day.ndjson --messages 50000 --hard 0.02
-    """
-    from agent.simulate import SIMULATORS
-    from agent.simulate import send as sending
-
-    if provider not in SIMULATORS:
-        raise click.BadParameter(f"one of {', '.join(sorted(SIMULATORS))}", param_hint="--provider")
-    if new_key is not None:
-        return _make_key(provider, new_key)
-    if (url is None) == (output is None):
-        raise click.UsageError("give either --url or --output")
-    if url is not None and not url.startswith(("http://", "https://")):
-        raise click.BadParameter("must begin with http:// or https://", param_hint="--url")
-    scenario = _scenario(
-        messages=messages, hours=hours, until=until, seed=seed, domains=domains, streams=streams, mailboxes=mailboxes,
-        shares=shares,
-    )  # fmt: skip
-    if output is not None:
-        truth = sending.write(provider, scenario, output, batch=batch)
-        output.flush()
-        _tell(truth, None, as_json)
-        return 0
-    credentials = _credentials(config, source, private_key)
-    with _progress(messages, "Sending") as advance:
-        try:
-            sent = asyncio.run(
-                sending.simulate(
-                    provider, scenario, str(url), credentials, rate=rate, batch=batch,
-                    progress=lambda s: advance(min(s.reports, messages)),
-                )
-            )  # fmt: skip
-        except ValueError as e:
-            raise click.UsageError(f"{e}. Give --config with --source, or --private-key.") from None
-    _tell(sent.truth, sent, as_json)
-    return 1 if sent.failed else 0
-
-
-def _make_key(provider: str, path: Path) -> int:
-    from agent.simulate import SIMULATORS
-
-    pair = SIMULATORS[provider].new_credentials()
-    key = pair.signing.get("private_key")
-    if not isinstance(key, str):
-        raise click.UsageError(f"{provider} signs with no key; its user name and password are in the settings")
-    try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 - mode
-            file.write(key)
-    except OSError as e:
-        raise click.ClickException(f"{path}: {e.strerror}") from None
-    for name, value in pair.settings.items():
-        click.echo(f"{name}: {value}")
-    return 0
-
-
-def _scenario(
-    *, messages: int, hours: float, until: datetime | None, seed: int, domains: Iterable[str], streams: Iterable[str],
-    mailboxes: Iterable[str], shares: dict[str, float | None],
-) -> Any:  # fmt: skip
-    import time
-
-    from agent.simulate import Scenario
-
-    given: dict[str, Any] = {k: v for k, v in shares.items() if v is not None}
-    if domains:
-        given["domains"] = dict.fromkeys(domains, 1.0)
-    if streams:
-        given["streams"] = dict.fromkeys(streams, 1.0)
-    weights = {}
-    for text in mailboxes:
-        name, _, weight = text.partition("=")
-        try:
-            weights[name] = float(weight or 1)
-        except ValueError:
-            raise click.BadParameter(f"{text} is not DOMAIN=WEIGHT", param_hint="--mailbox") from None
-    if weights:
-        given["mailboxes"] = weights
-    duration, end = hours * 3600, until.replace(tzinfo=UTC).timestamp() if until else time.time()
-    try:
-        return Scenario(start=end - duration, duration=duration, until=end, messages=messages, seed=seed, **given)
-    except ValueError as e:
-        raise click.UsageError(str(e)) from None
-
-
-def _credentials(config: Path | None, source: str | None, private_key: Any) -> Credentials:
-    if private_key is not None:
-        return {"private_key": private_key.read()}
-    if config is None or source is None:
-        raise click.UsageError("give --config with --source, or --private-key")
-    found = next((s for s in _load(config).sources if s.name == source), None)
-    if found is None:
-        raise click.BadParameter(f"no source `{source}` in {config}", param_hint="--source")
-    return found.credentials
-
-
-def _tell(truth: Any, sent: Any, as_json: bool) -> None:
-    import json
-
-    measures = sorted({measure for _, measure in truth.counts})
-    counts = {measure: truth.total(measure) for measure in measures}
-    if as_json:
-        document = {"reports": truth.reports, "copies": truth.copies, "counts": counts}
-        if sent is not None:
-            document |= {"requests": sent.delivered, "retries": sent.retries, "failed_requests": sent.failed}
-        click.echo(json.dumps(document))
-        return
-    if sent is not None:
-        click.echo(f"{sent.delivered:,} requests taken, {sent.retries:,} retries, {sent.failed:,} given up"
-                   + (f" (last answer: {sent.last_error})" if sent.failed else ""))  # fmt: skip
-    click.echo(f"{truth.reports:,} reports, {truth.copies:,} of them copies. An agent must count exactly:")
-    for measure, n in counts.items():
-        click.echo(f"  {measure:16} {n:>10,}")
 
 
 @cli.command()
@@ -482,17 +312,8 @@ def status(url: str, token: str | None, as_json: bool) -> int:
     if as_json:
         click.echo(body)
     else:
-        _console().print(render_status(document))
+        console().print(render_status(document))
     return 1 if any(i["state"] == "open" for i in document["incidents"]) else 0
-
-
-def _load(path: Path) -> Settings:
-    from agent.settings import SettingsError, load
-
-    try:
-        return load(path, os.environ)
-    except SettingsError as e:
-        raise _ConfigError(str(e)) from None
 
 
 def _valid(parse: Callable[[str], str], value: str, what: str) -> str:
@@ -502,43 +323,3 @@ def _valid(parse: Callable[[str], str], value: str, what: str) -> str:
         return parse(value)
     except PydanticCustomError as e:
         raise click.BadParameter(e.message(), param_hint=what) from None
-
-
-def _console() -> Console:
-    """Standard output. What is piped somewhere is not squeezed into 80 columns, and NO_COLOR means plain text."""
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(width=width, color_system=None if os.environ.get("NO_COLOR") else "auto")
-
-
-def _progress(total: int, what: str, *, bytes_: bool = False) -> Any:
-    """A context manager that gives a function to say how far it is; shows nothing unless stderr is a terminal."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def bar() -> Any:
-        if not sys.stderr.isatty():
-            yield lambda done: None
-            return
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        columns = (
-            TextColumn(what),
-            BarColumn(),
-            DownloadColumn() if bytes_ else MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            task = progress.add_task(what, total=total)
-            yield lambda done: progress.update(task, completed=done)
-
-    return bar()
