@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from agent import __version__
-from agent.cli_common import ConfigError, console, load_settings, progress
+from agent.cli_common import ConfigError, console, load_settings
+from agent.cli_import import import_, quarantine
 from agent.cli_simulate import simulate
 
 if TYPE_CHECKING:
@@ -44,15 +45,6 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-_CONFIG = click.option(
-    "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("/etc/mailvitals/mailvitals.yaml"),
-    show_default=True,
-    help="Settings file (YAML).",
-)
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="mailvitals", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -60,6 +52,8 @@ def cli() -> None:
 
 
 cli.add_command(simulate)
+cli.add_command(import_)
+cli.add_command(quarantine)
 
 
 @cli.command()
@@ -185,92 +179,6 @@ def config_schema() -> None:
     from agent.settings import schema
 
     click.echo(json.dumps(schema(), indent=2))
-
-
-@cli.command("import")
-@_CONFIG
-@click.option("--source", required=True, help="Configured source the bodies belong to.")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-def import_(config: Path, source: str, files: tuple[Path, ...]) -> int:
-    """Count stored webhook bodies, one a line or one a file, gzip or plain.
-
-    They take the same path as live ones, so importing twice, or what came live as well, counts nothing twice. May run
-    beside a running agent. Exits 1 when a body could not be read; such bodies are kept in quarantine.
-
-    \b
-    mailvitals import --config mailvitals.yaml --source sendgrid day1.ndjson day2.ndjson.gz
-    """
-    from agent.daemon import build_sources, open_ledger
-    from agent.intake.files import Imported, ImportFailed, import_file
-    from agent.intake.gate import Gate
-    from agent.ledger.base import StoreUnavailable
-    from agent.ledger.sqlite import LedgerError
-
-    settings = load_settings(config)
-    names = [s.name for s in settings.sources]
-    if source not in names:
-        known = ", ".join(sorted(names)) or "none"
-        raise click.BadParameter(f"no source `{source}` in {config}; it has {known}", param_hint="--source")
-    done = Imported()
-
-    async def work(advance: Callable[[int], None]) -> None:
-        ledger = open_ledger(settings)
-        await ledger.start()
-        one = build_sources(settings, ledger)[source]
-        gate = Gate(ledger, _Silent())
-        committing = asyncio.create_task(gate.run())
-        before = 0
-        try:
-            for file in files:
-                start = before
-
-                def advance_in_file(read: int, start: int = start) -> None:
-                    advance(start + read)
-
-                await import_file(
-                    file, one, gate, ledger, done,
-                    max_bytes=settings.listen.max_body_bytes, progress=advance_in_file,
-                )  # fmt: skip
-                before += file.stat().st_size
-                advance(before)
-        finally:
-            gate.close()
-            await committing
-            await ledger.close()
-
-    try:
-        with progress(sum(f.stat().st_size for f in files), "Importing", bytes_=True) as advance:
-            asyncio.run(work(advance))
-    except LedgerError as e:
-        raise ConfigError(str(e)) from None
-    except (ImportFailed, StoreUnavailable) as e:
-        raise click.ClickException(f"{e}. What was read before is counted; run it again when this is mended.") from None
-    _report(done)
-    return 1 if done.unreadable or done.malformed_items else 0
-
-
-def _report(done: Any) -> None:
-    click.echo(
-        f"Bodies: {done.bodies:,}; events counted: {sum(done.events.values()):,}, known before: {done.duplicates:,}."
-    )
-    for name, n in sorted(done.events.items()):
-        click.echo(f"  {name:24} {n:>10,}")
-    for reason, n in sorted(done.refused.items()):
-        click.echo(f"  refused, {reason.replace('_', ' '):15} {n:>10,}")
-    if done.malformed_items:
-        click.echo(f"Items that could not be read: {done.malformed_items:,}; their bodies are in quarantine.", err=True)
-    for line in done.unreadable[:20]:
-        click.echo(line, err=True)
-    if len(done.unreadable) > 20:
-        click.echo(f"… and {len(done.unreadable) - 20} more unreadable bodies.", err=True)
-
-
-class _Silent:
-    def commit(self, seconds: float, events: int) -> None:
-        pass
-
-    def queue_depth(self, events: int) -> None:
-        pass
 
 
 @cli.command()

@@ -15,7 +15,7 @@ import msgspec
 
 from agent.intake.gate import Gate, Overloaded
 from agent.intake.source import Source
-from agent.ledger.base import Applied, Batch, Ledger
+from agent.ledger.base import Applied, Batch, Ledger, Quarantined
 from agent.providers import ParseError, WebhookRequest
 
 _GZIP = b"\x1f\x8b"
@@ -153,6 +153,33 @@ async def import_file(
         raise e.exceptions[0] from None
     if failed:
         raise ImportFailed(f"{path}: {failed}")
+
+
+async def replay(
+    one: Quarantined,
+    source: Source,
+    gate: Gate,
+    ledger: Ledger,
+    done: Imported,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> bool:
+    """Read a quarantined body again, adding to ``done``, and let it go if all of it could be read this time; whether it
+    could. What was counted from it before is known and counts no second time. Raises ``KeyError`` when it is not there
+    any more, and ``StoreUnavailable``."""
+    headers, body = await ledger.unseal(one.id)
+    # As it arrived: what a payload leaves to the time of arrival must come out the same.
+    request = WebhookRequest("POST", f"/webhooks/{source.name}", "", headers, body, one.at)
+    try:
+        prepared = source.read(request)
+    except ParseError as e:
+        done.unreadable.append(f"{one.id}: {e}")
+        return False
+    done.add(await _submit(gate, prepared.batch), prepared.malformed)
+    if prepared.malformed:
+        return False
+    await ledger.discard([one.id])
+    return True
 
 
 async def _submit(gate: Gate, batch: Batch) -> Applied:

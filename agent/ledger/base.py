@@ -145,6 +145,9 @@ class Ledger(Protocol):
     async def unseal(self, quarantine_id: int) -> tuple[dict[str, str], bytes]:
         """Headers and body of one quarantined request. Raises ``KeyError`` if it is not there any more."""
 
+    async def discard(self, quarantine_ids: Sequence[int]) -> None:
+        """Remove quarantined requests; those that are not there any more are no error."""
+
     async def rows(
         self,
         width: int,

@@ -93,6 +93,7 @@ _METHODS: dict[str, tuple[Any, Any]] = {
     "quarantine": (tuple[str, str, bytes, dict[str, str], float], int),
     "quarantined": (tuple[()], list[Quarantined]),
     "unseal": (tuple[int], tuple[dict[str, str], bytes] | None),
+    "discard": (tuple[list[int]], None),
     "rows": (tuple[int, float, float, int, list[float], bool], list[Row]),
     "sources": (tuple[()], dict[str, SourceState]),
     "recent_bounces": (tuple[int], list[RecentBounce]),
@@ -238,6 +239,9 @@ class ProcessLedger:
         if found is None:
             raise KeyError(quarantine_id)
         return found
+
+    async def discard(self, quarantine_ids: Sequence[int]) -> None:
+        await self._call("discard", list(quarantine_ids))
 
     async def rows(
         self,

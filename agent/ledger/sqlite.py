@@ -255,6 +255,13 @@ class SqliteLedger:
             raise StoreUnavailable(f"quarantined body {quarantine_id} was altered or sealed with another key") from None
         return msgspec.msgpack.decode(plain, type=tuple[dict[str, str], bytes])
 
+    async def discard(self, quarantine_ids: Sequence[int]) -> None:
+        await self._write(self._discard, list(quarantine_ids))
+
+    def _discard(self, quarantine_ids: list[int]) -> None:
+        with self._transaction() as db:
+            db.executemany("DELETE FROM quarantine WHERE id = ?", [(one,) for one in quarantine_ids])
+
     async def rows(
         self,
         width: int,

@@ -241,6 +241,8 @@ async def test_quarantine_is_sealed_capped_and_can_be_read_back(ledger: Ledger, 
     assert await ledger.unseal(held[0].id) == ({"content-type": "application/json"}, body)
     with pytest.raises(KeyError):
         await ledger.unseal(1)
+    await ledger.discard([held[0].id, 1])
+    assert [q.id for q in await ledger.quarantined()] == [q.id for q in held[1:]]
     for file in tmp_path.iterdir():
         assert b"someone@example.net" not in file.read_bytes()
 
