@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypeVar, get_args
 from urllib.parse import parse_qs
 
 import msgspec
 
-from agent.events import Event
+from agent.events import Event, mask_addresses
 
 # A source's secrets by the vendor's own word for them (``verification_key``, ``username``, ...). Each may be a list,
 # so that a rotation can keep the old and the new one alive; ``headers`` maps a header name to its secret(s).
@@ -164,6 +165,16 @@ def check_headers(request: WebhookRequest, credentials: Credentials) -> bool:
     )
 
 
+_HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check_hex_hmac(given: str, body: bytes, keys: Iterable[str]) -> bool:
+    """Whether ``given`` is the lower-case hex HMAC-SHA256 (RFC 2104) of the body under one of the keys (texts)."""
+    if not _HEX_SHA256.fullmatch(given):
+        return False
+    return bool(sum(equal(given, hmac.digest(key.encode("utf-8"), body, "sha256").hex()) for key in keys))
+
+
 def load_json(body: bytes) -> object:
     """JSON as the world writes it: raw control characters, bytes that are not UTF-8, ``NaN`` and lone surrogates do not
     cost the rest of the body. Slow; for what the strict decoder refused. Raises ``ParseError``."""
@@ -184,6 +195,66 @@ def as_text(value: object) -> str:
         # Integers too long to print are no identifiers.
         return str(value) if isinstance(value, float) or abs(value) < 10**40 else ""
     return ""
+
+
+def event_name(text: str) -> str:
+    """A raw event name as ``Event.provider_event`` carries it: at most 64 characters, addresses masked."""
+    return mask_addresses(text[:256])[:64]
+
+
+def address_in(text: str) -> str:
+    """The address in ``addr`` or ``Name <addr>``, lower case, at most 512 characters."""
+    text = text[:2048]
+    if "<" in text:
+        text = text.rpartition("<")[2].partition(">")[0]
+    return text.strip().lower()[:512]
+
+
+def domain_in(text: str) -> str:
+    """The domain in ``addr`` or ``Name <addr>``, lower case; ``""`` when there is none."""
+    words = text[:2048].rpartition("@")[2].partition(">")[0].split()
+    return words[0].lower()[:253] if words and "@" in text[:2048] else ""
+
+
+_S = TypeVar("_S", bound=msgspec.Struct)
+
+
+def salvage(value: object, struct: type[_S]) -> _S | None:
+    """What can be read of a JSON object whose fields are not of the documented types, ``None`` if it is no object.
+
+    Every field becomes text, a struct in its turn, or, where ``struct`` says ``object``, what it is. All fields of
+    ``struct`` have defaults, and those that are plain values may be text.
+    """
+    if not isinstance(value, dict):
+        return None
+    kept: dict[str, object] = {}
+    for field in msgspec.structs.fields(struct):
+        given = value.get(field.encode_name)
+        inner = next((t for t in get_args(field.type) if isinstance(t, type) and issubclass(t, msgspec.Struct)), None)
+        if field.type is object:
+            kept[field.name] = given
+        elif inner is not None and isinstance(given, dict):
+            kept[field.name] = salvage(given, inner)
+        elif inner is None or str in get_args(field.type):
+            kept[field.name] = as_text(given) or None
+    return struct(**kept)
+
+
+def read_each(
+    raws: Iterable[msgspec.Raw], decode: Callable[[msgspec.Raw], _S], rescue: Callable[[object], _S | None]
+) -> list[_S | None]:
+    """The items of an array of which at least one is not as documented; ``None`` for those that not even ``rescue``
+    can read."""
+    items: list[_S | None] = []
+    for raw in raws:
+        try:
+            items.append(decode(raw))
+        except (ValueError, RecursionError):
+            try:
+                items.append(rescue(load_json(bytes(raw))))
+            except ParseError:
+                items.append(None)
+    return items
 
 
 # Unix seconds beyond this are milliseconds; so are they if they still are after a division by 1,000: nonsense.

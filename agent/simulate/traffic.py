@@ -85,11 +85,15 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 class Voice(msgspec.Struct, frozen=True):
     """What a vendor's reports say and leave out. ``reports_accepted``: it tells of mail it took. ``names_domain``: the
     kinds whose payload names the sending domain. ``async_ids``: its asynchronous bounces name the message; if not, a
-    ledger can neither match them to their delivery nor know their domain and stream."""
+    ledger can neither match them to their delivery nor know their domain and stream. ``silent``: kinds it never tells
+    of. ``classes``: what becomes of a class that it has no words for; ``async_class``: that of asynchronous bounces."""
 
     reports_accepted: bool
     names_domain: frozenset[Kind]
     async_ids: bool
+    silent: frozenset[Kind] = frozenset()
+    classes: Mapping[BounceClass, BounceClass] = {}
+    async_class: BounceClass = BounceClass.HARD
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -239,6 +243,10 @@ class Traffic:
         def report(
             kind: Kind, at: int, bounce_class: BounceClass | None = None, asynchronous: bool = False, attempt: int = 0
         ) -> None:
+            if kind in self._voice.silent:
+                return
+            if bounce_class is not None:
+                bounce_class = self._voice.classes.get(bounce_class, bounce_class)
             items.append(
                 Item(
                     0.0, next(self._serials), kind, at, message, recipient, domain, stream, bounce_class, asynchronous,
@@ -276,7 +284,7 @@ class Traffic:
         report(Kind.DELIVERED, at)
         if draw() < scenario.asynchronous:
             at += HOUR + int(draw() * 8 * HOUR)
-            report(Kind.BOUNCED, at, BounceClass.HARD, asynchronous=True)
+            report(Kind.BOUNCED, at, self._voice.async_class, asynchronous=True)
             return items
         if draw() < scenario.opened:
             at += 5 + int(draw() * 6 * HOUR)
