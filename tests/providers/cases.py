@@ -41,6 +41,7 @@ _POSTMARK = {
     "MessageID": "m1",
     "DeliveredAt": "2023-11-14T22:13:20.0000000Z",
 }
+_SPARKPOST = {"type": "delivery", "message_id": "m1", "raw_rcpt_to": "r@example.com", "timestamp": "1700000000"}
 _TEXT = f"550 5.1.1 <{SECRET_PART}@example.com> no such user {SECRET_PART}%40example.com"
 
 CASES: dict[str, Case] = {
@@ -66,6 +67,15 @@ CASES: dict[str, Case] = {
         ),
         half_bad=None,
         all_bad=_json({"RecordType": "Delivery"}),
+    ),
+    "sparkpost": Case(
+        good=_json([{"msys": {"message_event": _SPARKPOST}}]),
+        unknown=_json([{"msys": {"message_event": _SPARKPOST | {"type": "teleported"}}}]),
+        bounce=_json(
+            [{"msys": {"message_event": _SPARKPOST | {"type": "bounce", "bounce_class": "10", "raw_reason": _TEXT}}}]
+        ),
+        half_bad=_json([{"msys": {"message_event": _SPARKPOST}}, {"msys": {"message_event": {"type": "delivery"}}}]),
+        all_bad=_json([{"msys": {"message_event": {"type": "delivery"}}}]),
     ),
 }
 
