@@ -42,6 +42,11 @@ _POSTMARK = {
     "DeliveredAt": "2023-11-14T22:13:20.0000000Z",
 }
 _SPARKPOST = {"type": "delivery", "message_id": "m1", "raw_rcpt_to": "r@example.com", "timestamp": "1700000000"}
+_RESEND = {
+    "type": "email.delivered",
+    "created_at": "2023-11-14T22:13:20.000Z",
+    "data": {"email_id": "m1", "to": ["r@example.com"]},
+}
 _TEXT = f"550 5.1.1 <{SECRET_PART}@example.com> no such user {SECRET_PART}%40example.com"
 
 CASES: dict[str, Case] = {
@@ -76,6 +81,22 @@ CASES: dict[str, Case] = {
         ),
         half_bad=_json([{"msys": {"message_event": _SPARKPOST}}, {"msys": {"message_event": {"type": "delivery"}}}]),
         all_bad=_json([{"msys": {"message_event": {"type": "delivery"}}}]),
+    ),
+    "resend": Case(
+        good=_json(_RESEND),
+        unknown=_json(_RESEND | {"type": "teleported"}),
+        bounce=_json(
+            {
+                "type": "email.bounced",
+                "created_at": "2023-11-14T22:13:20.000Z",
+                "data": {
+                    "to": ["r@example.com"],
+                    "bounce": {"type": "Permanent", "diagnosticCode": ["smtp; " + _TEXT]},
+                },
+            }
+        ),
+        half_bad=None,
+        all_bad=_json({"type": "email.delivered"}),
     ),
 }
 

@@ -233,10 +233,7 @@ class Receiver:
         status = self.answer(self.requests)
         if status == 200:
             headers = {key.lower(): value for key, value in request.headers.items()}
-            given = WebhookRequest("POST", request.path, "", headers, await request.read(), START)
-            # Signed now, so the arrival is what the signature says.
-            at = float(headers.get("x-twilio-email-event-webhook-timestamp", START))
-            given = msgspec.structs.replace(given, received_at=at)
+            given = WebhookRequest("POST", request.path, "", headers, await request.read(), time.time())
             PROVIDERS[self.name].authenticate(given, self.keys.settings)
             self.events.extend(PROVIDERS[self.name].parse(given))
         return aiohttp.web.Response(status=status)
