@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from agent.providers import postmark, resend, sendgrid, sparkpost
+from agent.providers import mailersend, postmark, resend, sendgrid, sparkpost
 from agent.providers.base import AuthenticationError, Credentials, Parsed, ParseError, Provider, WebhookRequest
 
 PROVIDERS: dict[str, Provider] = {
     "sendgrid": sendgrid,
     "postmark": postmark,
+    "mailersend": mailersend,
     "resend": resend,
     "sparkpost": sparkpost,
 }

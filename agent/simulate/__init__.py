@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from agent.simulate import postmark, resend, sendgrid, sparkpost
+from agent.simulate import mailersend, postmark, resend, sendgrid, sparkpost
 from agent.simulate.base import KeyPair, Request, Simulator
 from agent.simulate.traffic import Item, Place, Scenario, Traffic, Truth, Voice
 
 SIMULATORS: dict[str, Simulator] = {
     "sendgrid": sendgrid,
     "postmark": postmark,
+    "mailersend": mailersend,
     "resend": resend,
     "sparkpost": sparkpost,
 }

@@ -47,6 +47,11 @@ _RESEND = {
     "created_at": "2023-11-14T22:13:20.000Z",
     "data": {"email_id": "m1", "to": ["r@example.com"]},
 }
+_MAILERSEND = {
+    "type": "activity.delivered",
+    "created_at": "2023-11-14T22:13:20.000000Z",
+    "data": {"message_id": "m1", "email": "r@example.com", "meta": []},
+}
 _TEXT = f"550 5.1.1 <{SECRET_PART}@example.com> no such user {SECRET_PART}%40example.com"
 
 CASES: dict[str, Case] = {
@@ -97,6 +102,19 @@ CASES: dict[str, Case] = {
         ),
         half_bad=None,
         all_bad=_json({"type": "email.delivered"}),
+    ),
+    "mailersend": Case(
+        good=_json(_MAILERSEND),
+        unknown=_json(_MAILERSEND | {"type": "teleported"}),
+        bounce=_json(
+            {
+                "type": "activity.hard_bounced",
+                "created_at": "2023-11-14T22:13:20.000000Z",
+                "data": {"email": {"recipient": {"email": "r@example.com"}}, "morph": {"reason": _TEXT}},
+            }
+        ),
+        half_bad=None,
+        all_bad=_json({"type": "activity.delivered"}),
     ),
 }
 
