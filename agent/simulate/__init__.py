@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.simulate import mailersend, postmark, resend, sendgrid, sparkpost
+from agent.simulate import mailersend, mailtrap, postmark, resend, sendgrid, sparkpost
 from agent.simulate.base import KeyPair, Request, Simulator
 from agent.simulate.traffic import Item, Place, Scenario, Traffic, Truth, Voice
 
@@ -10,6 +10,7 @@ SIMULATORS: dict[str, Simulator] = {
     "sendgrid": sendgrid,
     "postmark": postmark,
     "mailersend": mailersend,
+    "mailtrap": mailtrap,
     "resend": resend,
     "sparkpost": sparkpost,
 }

@@ -52,6 +52,7 @@ _MAILERSEND = {
     "created_at": "2023-11-14T22:13:20.000000Z",
     "data": {"message_id": "m1", "email": "r@example.com", "meta": []},
 }
+_MAILTRAP = {"event": "delivery", "message_id": "m1", "email": "r@example.com", "timestamp": 1700000000}
 _TEXT = f"550 5.1.1 <{SECRET_PART}@example.com> no such user {SECRET_PART}%40example.com"
 
 CASES: dict[str, Case] = {
@@ -115,6 +116,13 @@ CASES: dict[str, Case] = {
         ),
         half_bad=None,
         all_bad=_json({"type": "activity.delivered"}),
+    ),
+    "mailtrap": Case(
+        good=_json({"events": [_MAILTRAP]}),
+        unknown=_json({"events": [_MAILTRAP | {"event": "teleported"}]}),
+        bounce=_json({"events": [_MAILTRAP | {"event": "bounce", "response": f"bounced ({_TEXT})"}]}),
+        half_bad=_json({"events": [_MAILTRAP, {"event": "delivery"}]}),
+        all_bad=_json({"events": [{"event": "delivery"}]}),
     ),
 }
 
