@@ -127,9 +127,10 @@ class Intake:
             if source is None:
                 name = UNKNOWN
                 raise _Refusal(404, "unknown_source", "unknown source")
-            if request.method in ("GET", "HEAD"):
+            by_get = request.method == "GET" and source.is_report(query)
+            if request.method in ("GET", "HEAD") and not by_get:
                 outcome, response = "probe", web.Response()
-            elif request.method != "POST":
+            elif request.method != "POST" and not by_get:
                 raise _Refusal(405, "invalid", "only POST is taken here", {"Allow": "GET, HEAD, POST"})
             else:
                 outcome = await self._take(source, request, path, query)

@@ -46,6 +46,8 @@ class Source:
         self.provider_id = provider_id
         self._provider = provider
         self._credentials = credentials
+        # Whether a GET with such a query is a report; where the provider does not say, all are probes.
+        self.is_report: Callable[[str], bool] = getattr(provider, "is_report", lambda query: False)
         self._domain = domain or OTHER_DOMAIN
         self._stream = stream
         self._streams = frozenset(streams)
@@ -61,9 +63,16 @@ class Source:
     def read(self, request: WebhookRequest) -> Prepared:
         """Parse and label what is known to be authentic. Raises ``ParseError``."""
         parsed = self._provider.parse(request)
-        scope = self.provider_id
+        # Message ids of the generic format are unique within their sender, which may be one of several.
+        scope = f"generic:{self.name}" if self.provider_id == "generic" else self.provider_id
         batch = Batch(
-            self.name, scope, scope, request.received, parsed, self._label(parsed), self._identify(scope, parsed)
+            self.name,
+            self.provider_id,
+            scope,
+            request.received,
+            parsed,
+            self._label(parsed),
+            self._identify(scope, parsed),
         )
         return Prepared(batch, parsed.malformed)
 

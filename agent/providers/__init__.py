@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from agent.providers import mailersend, mailtrap, postmark, resend, sendgrid, sparkpost
+from agent.providers import (
+    elastic_email,
+    generic,
+    kumomta,
+    mailersend,
+    mailtrap,
+    postmark,
+    resend,
+    sendgrid,
+    smtp2go,
+    sparkpost,
+    unisender_go,
+    zeptomail,
+)
 from agent.providers.base import AuthenticationError, Credentials, Parsed, ParseError, Provider, WebhookRequest
 
 PROVIDERS: dict[str, Provider] = {
-    "sendgrid": sendgrid,
+    "elastic_email": elastic_email,
+    "generic": generic,
+    "kumomta": kumomta,
     "postmark": postmark,
     "mailersend": mailersend,
     "mailtrap": mailtrap,
     "resend": resend,
+    "sendgrid": sendgrid,
+    "smtp2go": smtp2go,
     "sparkpost": sparkpost,
+    "unisender_go": unisender_go,
+    "zeptomail": zeptomail,
 }
 
 __all__ = ["PROVIDERS", "AuthenticationError", "Credentials", "ParseError", "Parsed", "Provider", "WebhookRequest"]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol, TypeVar, get_args
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl
 
 import msgspec
 
@@ -165,6 +165,16 @@ def check_headers(request: WebhookRequest, credentials: Credentials) -> bool:
     )
 
 
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+
+
+def header_problem(credentials: Credentials) -> str | None:
+    """A sentence when the configured ``headers`` hold a name that HTTP cannot carry (RFC 9110 section 5.6.2)."""
+    if all(_HEADER_NAME.fullmatch(name) for name in header_secrets(credentials)):
+        return None
+    return "headers contains a name that is no HTTP header name"
+
+
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -185,6 +195,24 @@ def load_json(body: bytes) -> object:
     except ValueError:
         raise ParseError("body is not JSON") from None
     return value
+
+
+_LONGEST_FORM = 256 * 1024
+_MOST_FIELDS = 256
+
+
+def flat_fields(body: bytes) -> dict[str, str]:
+    """The fields of a form (the last of each name) or of a JSON object, as text. Raises ``ParseError`` for other JSON,
+    and for a form beyond 256 KiB or 256 fields."""
+    if body.lstrip()[:1] == b"{":
+        value = load_json(body)
+        return {name: as_text(given) for name, given in value.items()} if isinstance(value, dict) else {}
+    if len(body) > _LONGEST_FORM:
+        raise ParseError("body is too long for a form")
+    try:
+        return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS))
+    except ValueError:
+        raise ParseError("body has too many fields for a form") from None
 
 
 def as_text(value: object) -> str:

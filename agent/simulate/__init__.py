@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from agent.simulate import mailersend, mailtrap, postmark, resend, sendgrid, sparkpost
+from agent.simulate import (
+    elastic_email,
+    generic,
+    kumomta,
+    mailersend,
+    mailtrap,
+    postmark,
+    resend,
+    sendgrid,
+    smtp2go,
+    sparkpost,
+    unisender_go,
+    zeptomail,
+)
 from agent.simulate.base import KeyPair, Request, Simulator
 from agent.simulate.traffic import Item, Place, Scenario, Traffic, Truth, Voice
 
 SIMULATORS: dict[str, Simulator] = {
-    "sendgrid": sendgrid,
+    "elastic_email": elastic_email,
+    "generic": generic,
+    "kumomta": kumomta,
     "postmark": postmark,
     "mailersend": mailersend,
     "mailtrap": mailtrap,
     "resend": resend,
+    "sendgrid": sendgrid,
+    "smtp2go": smtp2go,
     "sparkpost": sparkpost,
+    "unisender_go": unisender_go,
+    "zeptomail": zeptomail,
 }
 
 __all__ = [

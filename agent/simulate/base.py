@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -42,3 +42,10 @@ class Simulator(Protocol):
 
     def new_credentials(self) -> KeyPair:
         """Fresh credentials for both ends."""
+
+
+def sealed(simulator: Simulator, body: bytes, credentials: Credentials, now: float) -> bytes:
+    """The body as it is posted. Vendors that put their proof into the body have a ``sign_body``, which completes it;
+    all others post what ``requests`` gives. Raises ``ValueError`` when the credentials cannot sign."""
+    sign_body: Callable[[bytes, Credentials, float], bytes] | None = getattr(simulator, "sign_body", None)
+    return body if sign_body is None else sign_body(body, credentials, now)

@@ -12,6 +12,7 @@ import msgspec
 
 from agent.providers.base import Credentials
 from agent.simulate import SIMULATORS, Request, Scenario, Traffic, Truth
+from agent.simulate.base import sealed
 
 ATTEMPTS = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
@@ -61,7 +62,9 @@ async def simulate(
     async with aiohttp.ClientSession(timeout=_TIMEOUT, connector=connector) as session:
 
         async def post(body: bytes) -> str:
-            return await _post(session, url, body, simulator.sign(body, credentials, time.time()))
+            now = time.time()
+            body = sealed(simulator, body, credentials, now)
+            return await _post(session, url, body, simulator.sign(body, credentials, now))
 
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):

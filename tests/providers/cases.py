@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from agent.providers import Credentials, WebhookRequest
 from agent.simulate import SIMULATORS
+from agent.simulate.base import sealed
 
 NOW = 1_700_000_000.0
 SECRET_PART = "joan.of.arc"
@@ -55,6 +56,26 @@ _MAILERSEND = {
 _MAILTRAP = {"event": "delivery", "message_id": "m1", "email": "r@example.com", "timestamp": 1700000000}
 _TEXT = f"550 5.1.1 <{SECRET_PART}@example.com> no such user {SECRET_PART}%40example.com"
 
+_SMTP2GO = {"event": "delivered", "time": "2023-11-14T22:13:20Z", "email_id": "m1", "rcpt": "r@example.com"}
+_ELASTIC_EMAIL = {"status": "Sent", "date": "2023-11-14 22:13:20", "messageid": "m1", "to": "r@example.com"}
+_KUMOMTA = {"type": "Delivery", "id": "m1", "recipient": "r@example.com", "timestamp": 1700000000}
+_GENERIC = {"kind": "delivered", "at": 1700000000, "message_id": "m1", "recipient": "r@example.com"}
+_UNISENDER_GO = {"job_id": "m1", "email": "r@example.com", "status": "delivered", "event_time": "2023-11-14 22:13:20"}
+
+
+def _unisender_go(*events: object) -> bytes:
+    entries = [{"event_name": "transactional_email_status", "event_data": event} for event in events]
+    return _json({"auth": "0" * 32, "events_by_user": [{"user_id": 1, "events": entries}]})
+
+
+def _zeptomail(name: str, *details: object) -> bytes:
+    info = {"email_reference": "m1@bounce.example", "to": [{"email_address": {"address": "r@example.com"}}]}
+    message = {"email_info": info, "event_data": [{"object": "email", "details": details}]}
+    return _json({"event_name": [name], "event_message": [message]})
+
+
+_ZEPTOMAIL = {"time": "2023-11-14T22:13:20Z"}
+
 CASES: dict[str, Case] = {
     "sendgrid": Case(
         good=_json([_SENDGRID]) + b"\r\n",
@@ -79,15 +100,6 @@ CASES: dict[str, Case] = {
         half_bad=None,
         all_bad=_json({"RecordType": "Delivery"}),
     ),
-    "sparkpost": Case(
-        good=_json([{"msys": {"message_event": _SPARKPOST}}]),
-        unknown=_json([{"msys": {"message_event": _SPARKPOST | {"type": "teleported"}}}]),
-        bounce=_json(
-            [{"msys": {"message_event": _SPARKPOST | {"type": "bounce", "bounce_class": "10", "raw_reason": _TEXT}}}]
-        ),
-        half_bad=_json([{"msys": {"message_event": _SPARKPOST}}, {"msys": {"message_event": {"type": "delivery"}}}]),
-        all_bad=_json([{"msys": {"message_event": {"type": "delivery"}}}]),
-    ),
     "resend": Case(
         good=_json(_RESEND),
         unknown=_json(_RESEND | {"type": "teleported"}),
@@ -103,6 +115,70 @@ CASES: dict[str, Case] = {
         ),
         half_bad=None,
         all_bad=_json({"type": "email.delivered"}),
+    ),
+    "sparkpost": Case(
+        good=_json([{"msys": {"message_event": _SPARKPOST}}]),
+        unknown=_json([{"msys": {"message_event": _SPARKPOST | {"type": "teleported"}}}]),
+        bounce=_json(
+            [{"msys": {"message_event": _SPARKPOST | {"type": "bounce", "bounce_class": "10", "raw_reason": _TEXT}}}]
+        ),
+        half_bad=_json([{"msys": {"message_event": _SPARKPOST}}, {"msys": {"message_event": {"type": "delivery"}}}]),
+        all_bad=_json([{"msys": {"message_event": {"type": "delivery"}}}]),
+    ),
+    "elastic_email": Case(
+        good=_json(_ELASTIC_EMAIL),
+        unknown=_json(_ELASTIC_EMAIL | {"status": "teleported"}),
+        bounce=_json(_ELASTIC_EMAIL | {"status": "Error", "category": "NoMailbox"}),
+        half_bad=None,
+        all_bad=_json({"status": "Sent"}),
+    ),
+    "generic": Case(
+        good=_json([_GENERIC]),
+        unknown=_json(_GENERIC | {"kind": "teleported"}),
+        bounce=_json(_GENERIC | {"kind": "bounced", "reason": _TEXT}),
+        half_bad=_json([_GENERIC, {"kind": "delivered"}]),
+        all_bad=_json([None]),
+    ),
+    "kumomta": Case(
+        good=_json(_KUMOMTA),
+        unknown=_json(_KUMOMTA | {"type": "teleported"}),
+        bounce=_json(
+            _KUMOMTA
+            | {
+                "type": "Bounce",
+                "bounce_classification": "Uncategorized",
+                "response": {
+                    "code": 550,
+                    "enhanced_code": {"class": 5, "subject": 1, "detail": 1},
+                    "content": _TEXT.removeprefix("550 5.1.1 "),
+                },
+            }
+        ),
+        half_bad=_json([_KUMOMTA, {"type": "Delivery"}]),
+        all_bad=_json({"type": "Delivery"}),
+    ),
+    "smtp2go": Case(
+        good=_json(_SMTP2GO),
+        unknown=_json(_SMTP2GO | {"event": "teleported"}),
+        bounce=_json(_SMTP2GO | {"event": "bounce", "bounce": "hard", "message": _TEXT}),
+        half_bad=None,
+        all_bad=_json({"event": "delivered"}),
+    ),
+    "unisender_go": Case(
+        good=_unisender_go(_UNISENDER_GO),
+        unknown=_unisender_go(_UNISENDER_GO | {"status": "teleported"}),
+        bounce=_unisender_go(
+            _UNISENDER_GO | {"status": "hard_bounced", "delivery_info": {"destination_response": _TEXT}}
+        ),
+        half_bad=_unisender_go(_UNISENDER_GO, {"status": "delivered"}),
+        all_bad=_unisender_go(None),
+    ),
+    "zeptomail": Case(
+        good=_zeptomail("delivered", _ZEPTOMAIL),
+        unknown=_zeptomail("teleported", _ZEPTOMAIL),
+        bounce=_zeptomail("hardbounce", _ZEPTOMAIL | {"diagnostic_message": _TEXT}),
+        half_bad=_zeptomail("delivered", _ZEPTOMAIL, {"time": "soon"}),
+        all_bad=_zeptomail("delivered", {}),
     ),
     "mailersend": Case(
         good=_json(_MAILERSEND),
@@ -126,6 +202,9 @@ CASES: dict[str, Case] = {
     ),
 }
 
+# Vendors whose reports quote nothing of what the remote server said.
+WITHOUT_REMOTE_TEXT = frozenset({"elastic_email"})
+
 
 def request(body: bytes, headers: dict[str, str] | None = None, at: float = NOW) -> WebhookRequest:
     lower = {name.lower(): value for name, value in (headers or {}).items()}
@@ -133,4 +212,5 @@ def request(body: bytes, headers: dict[str, str] | None = None, at: float = NOW)
 
 
 def signed(provider: str, body: bytes, credentials: Credentials, at: float = NOW) -> WebhookRequest:
+    body = sealed(SIMULATORS[provider], body, credentials, at)
     return request(body, SIMULATORS[provider].sign(body, credentials, at), at)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import re
 import time
 from collections import Counter
@@ -99,15 +98,18 @@ def test_naive_count_gives_the_truth(name: str, seed: int) -> None:
         "complained",
     ):
         voice = SIMULATORS[name].VOICE
-        assert (traffic.truth.total(measure) > 0) == (measure not in {*voice.silent, *voice.classes}), measure
-    assert (unmatched > 0) == (name == "sendgrid")
+        untold = {kind.replace("deferred", "deferred_pairs") for kind in voice.silent} | {*voice.classes}
+        assert (traffic.truth.total(measure) > 0) == (measure not in untold), measure
+    assert (unmatched > 0) == (not SIMULATORS[name].VOICE.async_ids)
 
 
 @every_provider
 def test_every_message_comes_to_one_end(name: str) -> None:
     _, traffic = _events(name, ROUGH)
     ends = sum(traffic.truth.total(m) for m in ("delivered", "hard", "soft", "block", "undetermined", "dropped"))
-    assert ends - traffic.truth.unmatched_async_bounces == ROUGH.messages
+    told = len({item.message for item in Traffic(ROUGH, SIMULATORS[name].VOICE)})
+    assert ends - traffic.truth.unmatched_async_bounces == told
+    assert (told == ROUGH.messages) == (Kind.DROPPED not in SIMULATORS[name].VOICE.silent)
     by_mailbox = sum(traffic.truth.total("hard", mailbox_provider=p) for p in ("gmail", "microsoft", "yahoo"))
     assert 0 < by_mailbox < traffic.truth.total("hard")
 
@@ -214,7 +216,6 @@ def test_file_holds_one_readable_body_per_line(name: str) -> None:
         event for line in lines for event in PROVIDERS[name].parse(WebhookRequest("POST", "/", "", {}, line, START))
     ]  # fmt: skip
     assert len(events) == truth.reports
-    assert all(json.loads(line) for line in lines)
     assert _count(events)[0] == truth.counts
 
 
@@ -233,6 +234,7 @@ class Receiver:
         status = self.answer(self.requests)
         if status == 200:
             headers = {key.lower(): value for key, value in request.headers.items()}
+            # Signed now, so it arrives now.
             given = WebhookRequest("POST", request.path, "", headers, await request.read(), time.time())
             PROVIDERS[self.name].authenticate(given, self.keys.settings)
             self.events.extend(PROVIDERS[self.name].parse(given))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -185,3 +186,19 @@ def test_a_real_provider_goes_all_the_way() -> None:
     batch = source.read(request(body)).batch
     assert batch.cells == [Cell("example.com", "postmark", "outbound", "microsoft")]
     assert batch.events[0].recipient == "a@hotmail.com"
+
+
+def test_identities_of_the_generic_format_are_unique_within_their_source_alone() -> None:
+    seen: list[str] = []
+
+    def identify(scope: str, events: Sequence[Event]) -> list[bytes]:
+        seen.append(scope)
+        return [scope.encode() for _ in events]
+
+    for provider in ("generic", "sendgrid"):
+        for name in ("a", "b"):
+            batch = Source(name, provider, Fixed(event()), {"token": "t"}, identify=identify).read(request()).batch
+            assert (batch.source, batch.provider, batch.scope) == (name, provider, seen[-1])
+            assert batch.identities == [seen[-1].encode()]
+            assert batch.cells[0].provider == provider
+    assert seen == ["generic:a", "generic:b", "sendgrid", "sendgrid"]
