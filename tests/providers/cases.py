@@ -54,6 +54,11 @@ _MAILERSEND = {
     "data": {"message_id": "m1", "email": "r@example.com", "meta": []},
 }
 _MAILTRAP = {"event": "delivery", "message_id": "m1", "email": "r@example.com", "timestamp": 1700000000}
+_POSTAL = {
+    "event": "MessageSent",
+    "timestamp": 1700000000.0,
+    "payload": {"message": {"message_id": "m1", "to": "r@example.com", "direction": "outgoing"}},
+}
 _TEXT = f"550 5.1.1 <{SECRET_PART}@example.com> no such user {SECRET_PART}%40example.com"
 
 _SMTP2GO = {"event": "delivered", "time": "2023-11-14T22:13:20Z", "email_id": "m1", "rcpt": "r@example.com"}
@@ -199,6 +204,15 @@ CASES: dict[str, Case] = {
         bounce=_json({"events": [_MAILTRAP | {"event": "bounce", "response": f"bounced ({_TEXT})"}]}),
         half_bad=_json({"events": [_MAILTRAP, {"event": "delivery"}]}),
         all_bad=_json({"events": [{"event": "delivery"}]}),
+    ),
+    "postal": Case(
+        good=_json(_POSTAL),
+        unknown=_json(_POSTAL | {"event": "teleported"}),
+        bounce=_json(
+            {"event": "MessageDeliveryFailed", "timestamp": 1700000000.0, "payload": {"details": "", "output": _TEXT}}
+        ),
+        half_bad=None,
+        all_bad=_json({"event": "MessageSent"}),
     ),
 }
 
