@@ -225,6 +225,12 @@ def as_text(value: object) -> str:
     return ""
 
 
+def as_texts(value: object) -> tuple[str, ...]:
+    """The texts of a JSON array, or the one text that stands in its place: at most 32, each at most 255 characters."""
+    values = value[:256] if isinstance(value, list) else [value]
+    return tuple([text[:255] for each in values if (text := as_text(each))][:32])
+
+
 def event_name(text: str) -> str:
     """A raw event name as ``Event.provider_event`` carries it: at most 64 characters, addresses masked."""
     return mask_addresses(text[:256])[:64]

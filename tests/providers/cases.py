@@ -68,6 +68,14 @@ _GENERIC = {"kind": "delivered", "at": 1700000000, "message_id": "m1", "recipien
 _UNISENDER_GO = {"job_id": "m1", "email": "r@example.com", "status": "delivered", "event_time": "2023-11-14 22:13:20"}
 
 
+_MAILGUN = {
+    "event": "delivered",
+    "timestamp": 1700000000,
+    "recipient": "r@example.com",
+    "message": {"headers": {"message-id": "m1"}},
+}
+
+
 def _unisender_go(*events: object) -> bytes:
     entries = [{"event_name": "transactional_email_status", "event_data": event} for event in events]
     return _json({"auth": "0" * 32, "events_by_user": [{"user_id": 1, "events": entries}]})
@@ -197,6 +205,24 @@ CASES: dict[str, Case] = {
         ),
         half_bad=None,
         all_bad=_json({"type": "activity.delivered"}),
+    ),
+    "mailgun": Case(
+        good=_json({"event-data": _MAILGUN}),
+        unknown=_json({"event-data": _MAILGUN | {"event": "teleported"}}),
+        bounce=_json(
+            {
+                "event-data": _MAILGUN
+                | {
+                    "event": "failed",
+                    "severity": "permanent",
+                    "reason": "bounce",
+                    "delivery-status": {"code": 550, "enhanced-code": "5.1.1", "message": _TEXT},
+                    "flags": {"is-delayed-bounce": False},
+                }
+            }
+        ),
+        half_bad=None,
+        all_bad=_json({"event-data": {"event": "delivered"}}),
     ),
     "mailtrap": Case(
         good=_json({"events": [_MAILTRAP]}),
