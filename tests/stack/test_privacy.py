@@ -211,12 +211,15 @@ async def _sealed_bodies(folder: Path) -> int:
 # The same search, one event at a time, straight into a store.
 
 
+IN_ARRAYS = ("sendgrid", "sparkpost")  # These post nothing but arrays.
+
+
 def _stored(provider: str, documents: Sequence[dict[str, Any]], folder: Path) -> dict[str, bytes]:
     async def count() -> None:
         ledger = SqliteLedger(folder / "ledger.db", KEY)
         source = Source("main", provider, PROVIDERS[provider], {}, streams=["news"], domains=["example.com"])
         for document in documents:
-            body = json.dumps([document] if provider == "sendgrid" else document).encode()
+            body = json.dumps([document] if provider in IN_ARRAYS else document).encode()
             prepared = source.read(WebhookRequest("POST", "/", "", {}, body, time.time()))
             await ledger.apply([prepared.batch], time.time())
         await ledger.close()
