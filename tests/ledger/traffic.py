@@ -6,10 +6,12 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+from agent.events import Kind
 from agent.intake.source import OTHER_DOMAIN, Source
 from agent.ledger.base import DAY, HOUR, Batch, Cell, Ledger
 from agent.providers import PROVIDERS, WebhookRequest
 from agent.simulate import SIMULATORS, Place, Scenario, Traffic, Truth
+from agent.simulate.base import sealed
 from tests.ledger.model import Reported
 
 NOW = 1_764_000_000.0
@@ -36,8 +38,9 @@ def read(provider: str, scenario: Scenario, rng: random.Random, largest: int = 4
     traffic = Traffic(scenario, simulator.VOICE)
     batches = []
     for sent in simulator.requests(traffic, rng.randint(1, largest)):
-        headers = {k.lower(): v for k, v in simulator.sign(sent.body, pair.signing, NOW).items()}
-        prepared = source.prepare(WebhookRequest("POST", PATH, "", headers, sent.body, NOW))
+        body = sealed(simulator, sent.body, pair.signing, NOW)
+        headers = {k.lower(): v for k, v in simulator.sign(body, pair.signing, NOW).items()}
+        prepared = source.prepare(WebhookRequest("POST", PATH, "", headers, body, NOW))
         assert prepared.malformed == 0
         batches.append(prepared.batch)
     return batches, traffic.truth
@@ -59,6 +62,21 @@ def split(rng: random.Random, batches: Sequence[Batch], shuffled: bool) -> list[
         commits.append(left[:size])
         del left[:size]
     return commits
+
+
+def told(provider: str) -> set[Kind]:
+    """The kinds that a simulated vendor tells of."""
+    voice = SIMULATORS[provider].VOICE
+    return set(Kind) - voice.silent - {Kind.OTHER} - (set() if voice.reports_accepted else {Kind.ACCEPTED})
+
+
+def domains(provider: str, configured: int) -> int:
+    """How many domains its mail counts under: the configured ones if its payloads ever name one, and ``other`` if they
+    ever do not."""
+    voice = SIMULATORS[provider].VOICE
+    named = told(provider) & voice.names_domain
+    unnamed = told(provider) - voice.names_domain
+    return (configured if named else 0) + bool(unnamed or not voice.async_ids)
 
 
 def by_place(truth: Truth, provider: str) -> Counter[tuple[Cell, str]]:
