@@ -45,6 +45,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     ``stream`` is the vendor's own notion of a message stream, ``""`` if it has none. ``discriminator`` tells apart
     repeatable events that carry the same time: the URL of a click, the attempt number of a deferral.
     ``reason`` is the remote text, at most 1,000 characters, with address-shaped text already masked.
+    ``test`` is set when the payload itself says that nobody wrote to anybody: the vendor's test button, its simulator's
+    addresses, its test mode. Such events are counted apart and enter no rate.
 
     ``recipient`` and ``discriminator`` may hold personal data. They live in memory until the identity is hashed,
     and nowhere else.
@@ -65,6 +67,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     provider_event: str = ""
     asynchronous: bool = False
     discriminator: str = ""
+    test: bool = False
 
 
 MASK = "<address>"

@@ -25,16 +25,25 @@ class Outcome(StrEnum):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """``name`` without trailing dot, lower case; ``type`` is a record type's name, such as ``TXT``."""
+    """``name`` without trailing dot, lower case; ``type`` is a record type's name, such as ``TXT``.
+
+    ``server``, an IP address with ``:port`` if not 53, asks that server alone, without recursion; ``""`` asks the
+    configured resolvers. ``dnssec`` asks them for what validation says (RFC 6840 section 5.7): the answer's
+    ``authentic`` then means something.
+    """
 
     name: str
     type: str
+    server: str = ""
+    dnssec: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):
     """``records`` in presentation order: TXT as joined text (latin-1), addresses as text, MX as ``"10 mx.example."``
     split into (preference, exchange) by ``mx``. ``cnames`` is the chain followed, first target first.
-    ``ttl`` in seconds is the lowest of the answer, 0 when there is none."""
+    ``ttl`` in seconds is the lowest of the answer, 0 when there is none; of a negative answer that of the zone's SOA
+    (RFC 2308 section 5), where the resolver shows it. ``authoritative`` is the AA flag, ``authentic`` the AD flag;
+    both False where they were not asked for."""
 
     question: Question
     outcome: Outcome
@@ -42,6 +51,8 @@ class Answer(msgspec.Struct, frozen=True):
     cnames: tuple[str, ...] = ()
     ttl: int = 0
     server: str = ""
+    authoritative: bool = False
+    authentic: bool = False
 
     def mx(self) -> list[tuple[int, str]]:
         """The answer's MX records as (preference, exchange); exchange without trailing dot, ``""`` for a null MX.
