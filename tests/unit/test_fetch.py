@@ -238,8 +238,8 @@ async def test_the_limit_is_exact(authority: Authority, size: int, limit: int, f
 async def test_a_slow_drip_ends_in_time(authority: Authority, where: str) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        if where == "body":
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
+        begun = {"head": b"HTTP/1.1 200 OK\r\nX-Long: ", "body": b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"}
+        writer.write(begun.get(where, b""))
         for _ in range(30):
             if where != "silent":
                 writer.write(b"a")
