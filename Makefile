@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test unit lint bench lock rules settings clean packages
+.PHONY: help run test unit lint bench fuzz lock rules settings clean packages
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,6 +41,9 @@ lint: $(VENV)/.tested ## ruff, mypy --strict and the import contracts
 
 bench: $(VENV)/.tested ## Measure throughput on this machine
 	@exec $(BIN)/python -m bench
+
+fuzz: $(VENV)/.tested ## Break signed bodies for ten minutes each as JSON and as forms
+	@exec $(BIN)/python -m tests.fuzz
 
 lock: $(VENV)/.uv ## Bring the lock files in line with pyproject.toml (remove them first to resolve all anew)
 	@compile="$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -21,14 +21,21 @@ def expected(reports: Iterable[Reported]) -> Counter[tuple[int, Cell, str]]:
     for scope, event, cell in reports:
         place = (int(event.at), cell)
         if event.kind in (Kind.DELIVERED, Kind.BOUNCED):
-            ident = (event.message_id, event.recipient) if event.message_id else ("", event.event_id, event.recipient)
+            ident: tuple[object, ...] = (
+                event.message_id,
+                event.event_id if not event.message_id else "",
+                event.recipient,
+            )
+            if not (event.message_id or event.event_id):
+                ident = (event.kind, event.recipient, int(event.at * 1000), event.discriminator)
             outcomes.setdefault((scope, *ident), []).append((event, cell))
             continue
         key: tuple[object, ...] = (scope, event.kind, event.message_id, event.recipient)
-        if not event.message_id:
+        if event.event_id and not event.message_id:
             key = (*key, event.event_id)
-        elif event.kind in _REPEATABLE:
-            key = (*key, int(event.at * 1000), event.discriminator)
+        elif event.kind in _REPEATABLE or not event.message_id:
+            name = event.provider_event if event.kind == Kind.OTHER and event.message_id else ""
+            key = (*key, int(event.at * 1000), event.discriminator, name)
         _earliest(others, key, (*place, event.kind.value))
         if event.kind == Kind.DEFERRED:
             pair = (scope, "pair", event.message_id or event.event_id, event.recipient, int(event.at) // 3600)
