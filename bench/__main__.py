@@ -28,6 +28,7 @@ from pathlib import Path
 import msgspec
 
 from agent.simulate import SIMULATORS, Scenario, Traffic
+from bench.parsing import parsing
 
 WRK = """
 local n = tonumber(os.getenv("BENCH_OFFSET"))
@@ -52,6 +53,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}; load generator on the same machine\n")
     batches(30 if quick else 400)
     singles(1 if quick else 8)
+    parsing(200 if quick else 4000)
 
 
 def batches(count: int) -> None:

@@ -12,7 +12,7 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Protocol, TypeVar, get_args
 from urllib.parse import parse_qs, parse_qsl
 
@@ -205,7 +205,10 @@ def flat_fields(body: bytes) -> dict[str, str]:
     """The fields of a form (the last of each name) or of a JSON object, as text. Raises ``ParseError`` for other JSON,
     and for a form beyond 256 KiB or 256 fields."""
     if body.lstrip()[:1] == b"{":
-        value = load_json(body)
+        try:
+            value: object = msgspec.json.decode(body)
+        except (ValueError, RecursionError):
+            value = load_json(body)
         return {name: as_text(given) for name, given in value.items()} if isinstance(value, dict) else {}
     if len(body) > _LONGEST_FORM:
         raise ParseError("body is too long for a form")
@@ -262,16 +265,30 @@ def salvage(value: object, struct: type[_S]) -> _S | None:
     if not isinstance(value, dict):
         return None
     kept: dict[str, object] = {}
-    for field in msgspec.structs.fields(struct):
-        given = value.get(field.encode_name)
-        inner = next((t for t in get_args(field.type) if isinstance(t, type) and issubclass(t, msgspec.Struct)), None)
-        if field.type is object:
-            kept[field.name] = given
+    for name, key, inner, how in _shape(struct):
+        given = value.get(key)
+        if how is _AS_IT_IS:
+            kept[name] = given
         elif inner is not None and isinstance(given, dict):
-            kept[field.name] = salvage(given, inner)
-        elif inner is None or str in get_args(field.type):
-            kept[field.name] = as_text(given) or None
+            kept[name] = salvage(given, inner)
+        elif how is _AS_TEXT:
+            kept[name] = as_text(given) or None
     return struct(**kept)
+
+
+_AS_IT_IS, _AS_TEXT, _INNER = "as it is", "as text", "inner"
+
+
+@cache
+def _shape(struct: type[msgspec.Struct]) -> tuple[tuple[str, str, type[msgspec.Struct] | None, str], ...]:
+    """Each field's name, JSON key, inner struct and treatment. Working it out costs a hundred times an item."""
+    found = []
+    for field in msgspec.structs.fields(struct):
+        types = get_args(field.type)
+        inner = next((t for t in types if isinstance(t, type) and issubclass(t, msgspec.Struct)), None)
+        how = _AS_IT_IS if field.type is object else _AS_TEXT if inner is None or str in types else _INNER
+        found.append((field.name, field.encode_name, inner, how))
+    return tuple(found)
 
 
 def read_each(
