@@ -86,6 +86,8 @@ def _report(done: Any) -> None:
         click.echo(f"  {name:24} {n:>10,}")
     for reason, n in sorted(done.refused.items()):
         click.echo(f"  refused, {reason.replace('_', ' '):15} {n:>10,}")
+    for reason, n in sorted(done.tests.items()):
+        click.echo(f"  test, {reason.replace('_', ' '):18} {n:>10,}")
     if done.malformed_items:
         click.echo(f"Items that could not be read: {done.malformed_items:,}; their bodies are in quarantine.", err=True)
     for line in done.unreadable[:20]:

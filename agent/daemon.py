@@ -65,6 +65,7 @@ def build_sources(settings: Settings, ledger: Ledger) -> dict[str, Source]:
         s.name: Source(
             s.name, s.provider, PROVIDERS[s.provider], s.credentials,
             domain=s.domain, stream=s.stream, streams=s.streams, domains=names, identify=ledger.identify,
+            seeds=settings.test_traffic.recipients, own_domains=settings.test_traffic.own_domains,
         )
         for s in settings.sources
     }  # fmt: skip
@@ -312,7 +313,7 @@ class Daemon:
         door = self._intake.doors[name]
         return SourceView(
             name, provider, domain, seen.last_received_at if seen else 0.0, seen.last_event_at if seen else 0.0,
-            dict(door.requests), door.quarantined, door.last_error, door.last_error_at,
+            dict(door.requests), door.quarantined, door.last_error, door.last_error_at, dict(door.tests),
         )  # fmt: skip
 
     def _source_health(self) -> list[SourceHealth]:

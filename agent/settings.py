@@ -107,6 +107,13 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _recipient(value: str) -> str:
+    local, at, domain = value.strip().lower().rpartition("@")
+    if (at and not local) or len(local) > 256 or any(c.isspace() for c in local):
+        raise PydanticCustomError("recipient", "a recipient is a mail address or a domain")
+    return local + at + domain_name(domain)
+
+
 def ip_address(value: str) -> str:
     """An IP address in its usual form. Raises ``PydanticCustomError``."""
     try:
@@ -128,6 +135,7 @@ _DURATION = WithJsonSchema({
 Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0, le=400 * 86400), _DURATION]
 HostPort = Annotated[str, AfterValidator(_host_port), Field(examples=["127.0.0.1:8081"])]
 DomainName = Annotated[str, AfterValidator(domain_name), Field(examples=["example.com"])]
+Recipient = Annotated[str, AfterValidator(_recipient), Field(examples=["seed@example.net"])]
 IpAddress = Annotated[str, AfterValidator(ip_address), Field(examples=["192.0.2.25"])]
 Resolver = Annotated[str, AfterValidator(_resolver), Field(examples=["192.0.2.53:5353"])]
 Selector = Annotated[
@@ -263,6 +271,18 @@ class Vitals(_Model):
     bounce_classes: tuple[Literal["hard", "soft", "block", "undetermined"], ...] = Field(
         ("hard", "undetermined"), min_length=1, description="Which classes the bounce rate counts."
     )
+
+
+class TestTraffic(_Model):
+    """Mail that is sent for a test, and enters no rate. What providers mark as a test themselves is left out anyway."""
+
+    recipients: tuple[Recipient, ...] = Field(
+        (),
+        max_length=10_000,
+        repr=False,
+        description="Addresses of seeds, and domains (with all below them) that only seeds live in.",
+    )
+    own_domains: bool = Field(False, description="Whether mail to one of `domains` itself is a test.")
 
 
 class Log(_Model):
@@ -408,6 +428,7 @@ class Settings(BaseSettings):
     )
     alerts: Alerts = Field(Alerts(), description="When an incident ends and how it is sent.")
     vitals: Vitals = Field(Vitals(), description="How often and by what the rates are judged.")
+    test_traffic: TestTraffic = Field(TestTraffic(), description="Mail that is sent for a test, and enters no rate.")
     log: Log = Field(Log(), description="What is logged and how.")
     sources: tuple[Source, ...] = Field((), max_length=1000, description="The webhooks, one for each URL.")
     domains: tuple[Domain, ...] = Field((), max_length=10_000, description="The domains that are sent from.")

@@ -164,7 +164,8 @@ def _type(spec: Mapping[str, Any]) -> str:
         return f"two of: {_type(one['prefixItems'][0])}"
     if one.get("type") == "array":
         return f"list of: {_type(one['items'])}"
-    kind = {"integer": "whole number", "number": "number", "string": "text"}[one["type"]]
+    kinds = {"integer": "whole number", "number": "number", "string": "text", "boolean": "`true` or `false`"}
+    kind = kinds[one["type"]]
     if "exclusiveMaximum" in one:
         return f"{kind} between {one['exclusiveMinimum']:g} and {one['exclusiveMaximum']:g}"
     examples = one.get("examples") or (spec.get("examples") if one is spec else None)

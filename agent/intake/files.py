@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 import msgspec
 
 from agent.intake.gate import Gate, Overloaded
-from agent.intake.source import Source
+from agent.intake.source import Prepared, Source
 from agent.ledger.base import Applied, Batch, Ledger, Quarantined
 from agent.providers import ParseError, WebhookRequest
 
@@ -27,19 +27,23 @@ class ImportFailed(Exception):
 
 
 class Imported(msgspec.Struct):
-    """What an import came to. ``events`` by kind (bounces by class) counted for the first time."""
+    """What an import came to. ``events`` by kind (bounces by class) counted for the first time, ``tests``
+    by reason left out as test traffic."""
 
     bodies: int = 0
     events: dict[str, int] = msgspec.field(default_factory=dict)
     duplicates: int = 0
     refused: dict[str, int] = msgspec.field(default_factory=dict)
+    tests: dict[str, int] = msgspec.field(default_factory=dict)
     malformed_items: int = 0
     unreadable: list[str] = msgspec.field(default_factory=list)
 
-    def add(self, result: Applied, malformed: int) -> None:
+    def add(self, result: Applied, prepared: Prepared) -> None:
         """Add what became of one body."""
         self.bodies += 1
-        self.malformed_items += malformed
+        self.malformed_items += prepared.malformed
+        for reason, n in prepared.tests.items():
+            self.tests[reason] = self.tests.get(reason, 0) + n
         self.duplicates += sum(result.duplicates.values())
         for reason, n in result.refused.items():
             self.refused[reason] = self.refused.get(reason, 0) + n
@@ -126,7 +130,7 @@ async def import_file(
                 await ledger.quarantine(source.name, str(e), body, {}, clock())
                 done.unreadable.append(f"{path}:{number}: {e}")
                 return
-            done.add(await _submit(gate, prepared.batch), prepared.malformed)
+            done.add(await _submit(gate, prepared.batch), prepared)
             if prepared.malformed:
                 await ledger.quarantine(source.name, f"{prepared.malformed} items cannot be read", body, {}, clock())
         finally:
@@ -175,7 +179,7 @@ async def replay(
     except ParseError as e:
         done.unreadable.append(f"{one.id}: {e}")
         return False
-    done.add(await _submit(gate, prepared.batch), prepared.malformed)
+    done.add(await _submit(gate, prepared.batch), prepared)
     if prepared.malformed:
         return False
     await ledger.discard([one.id])

@@ -46,6 +46,9 @@ class IntakeMetrics(Protocol):
     def applied(self, source: str, result: Applied) -> None:
         """What became of a batch."""
 
+    def tested(self, source: str, reason: str, n: int) -> None:
+        """Events left out as test traffic."""
+
     def quarantined(self, source: str, reason: str) -> None:
         """One request sealed away."""
 
@@ -55,6 +58,7 @@ class Door:
 
     def __init__(self) -> None:
         self.requests: dict[str, int] = {}
+        self.tests: dict[str, int] = {}
         self.quarantined = 0
         self.last_error = ""
         self.last_error_at = 0.0
@@ -228,8 +232,12 @@ class Intake:
         except StoreUnavailable:
             raise _Refusal(503, "unavailable", "the store cannot commit now", _BUSY) from None
         self._metrics.applied(source.name, result)
+        tests = self.doors[source.name].tests
+        for reason, n in prepared.tests.items():
+            self._metrics.tested(source.name, reason, n)
+            tests[reason] = tests.get(reason, 0) + n
         if prepared.malformed:
-            total = prepared.malformed + len(prepared.batch.events)
+            total = prepared.malformed + len(prepared.batch.events) + sum(prepared.tests.values())
             why = f"{prepared.malformed} of {total} items cannot be read"
             await self._quarantine(source, webhook, "malformed_items", why)
             return "quarantined"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -15,13 +17,53 @@ OTHER_DOMAIN = "other"
 # Distinct (sending domain, tags, recipient domain) combinations remembered; payloads choose them, so there is an end.
 _CACHE = 50_000
 _CACHED_TAGS = 1024  # characters; longer tags are no stream's name, and not remembered
+_says_test = attrgetter("test")
+
+# Why an event is test traffic, which enters no rate.
+VENDOR, SEED, OWN_DOMAIN = "vendor", "seed", "own_domain"
+_Key = tuple[str, tuple[str, ...], str]
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """An authentic request as the ledger takes it, and how many of its items could not be read."""
+    """An authentic request as the ledger takes it, how many of its items could not be read, and the test traffic that
+    was left out of the batch, by reason."""
 
     batch: Batch
     malformed: int
+    tests: Mapping[str, int] = {}
+
+
+class Recipients:
+    """Mail addresses, and domains with all below them; all in lower case."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        entries = tuple(entries)
+        self._addresses = frozenset(entry for entry in entries if "@" in entry)
+        self._domains = frozenset(entry for entry in entries if "@" not in entry)
+        self._partly = frozenset(address.rpartition("@")[2] for address in self._addresses)
+
+    def __contains__(self, address: str) -> bool:
+        """Whether the address itself is listed."""
+        return address in self._addresses
+
+    def cover(self, domain: str) -> bool:
+        """Whether every address of the domain belongs."""
+        while domain and domain not in self._domains:
+            domain = domain.partition(".")[2]
+        return bool(domain)
+
+    def touch(self, domain: str) -> bool:
+        """Whether single addresses of the domain belong."""
+        return domain in self._partly
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """What the cache knows of mail that is, or may be, test traffic: its cell, why all of it is, if it is, and whether
+    the addresses must be looked at one by one."""
+
+    cell: Cell
+    reason: str
+    by_address: bool
 
 
 class Source:
@@ -38,10 +80,14 @@ class Source:
         stream: str = "",
         streams: Sequence[str] = (),
         domains: Collection[str] = (),
+        seeds: Iterable[str] = (),
+        own_domains: bool = False,
         identify: Callable[[str, Sequence[Event]], Sequence[bytes]] = lambda scope, events: (),
     ) -> None:
         """``domains`` are the configured domains; a payload's sending domain belongs to the longest that it ends in.
-        ``identify`` is the ledger's, so that the work is done here and not where commits wait for each other."""
+        Mail to ``seeds`` (addresses, or domains with all below them) is a test, and so with ``own_domains`` is mail to
+        one of ``domains``. ``identify`` is the ledger's, so that the work is done here and not where commits wait for
+        each other."""
         self.name = name
         self.provider_id = provider_id
         self._provider = provider
@@ -53,7 +99,13 @@ class Source:
         self._streams = frozenset(streams)
         self._domains = frozenset(domains)
         self._identify = identify
-        self._cells: dict[tuple[str, tuple[str, ...], str], Cell] = {}
+        # The vendor's own simulator, for the providers that have one.
+        self._vendor = Recipients(getattr(provider, "TEST_RECIPIENTS", ()))
+        self._seeds = Recipients(seeds)
+        self._own_domains = frozenset(domains) if own_domains else frozenset()
+        # What is no test is found at the first look; only what may be one costs a second.
+        self._cells: dict[_Key, Cell] = {}
+        self._places: dict[_Key, _Place] = {}
 
     def prepare(self, request: WebhookRequest) -> Prepared:
         """Authenticate, parse and label. Raises ``AuthenticationError`` or ``ParseError``."""
@@ -65,36 +117,70 @@ class Source:
         parsed = self._provider.parse(request)
         # Message ids of the generic format are unique within their sender, which may be one of several.
         scope = f"generic:{self.name}" if self.provider_id == "generic" else self.provider_id
+        cells, tests = self._label(parsed)
+        events: Sequence[Event] = parsed
+        if tests:
+            kept = [i for i in range(len(parsed)) if i not in tests]
+            events, cells = [parsed[i] for i in kept], [cells[i] for i in kept]
         batch = Batch(
             self.name,
             self.provider_id,
             scope,
             request.received,
-            parsed,
-            self._label(parsed),
-            self._identify(scope, parsed),
+            events,
+            cells,
+            self._identify(scope, events),
         )
-        return Prepared(batch, parsed.malformed)
+        return Prepared(batch, parsed.malformed, Counter(tests.values()) if tests else {})
 
-    def _label(self, events: Parsed) -> list[Cell]:
-        cells = self._cells
-        out = []
+    def _label(self, events: Parsed) -> tuple[list[Cell], dict[int, str]]:
+        """The cell of each event, and the reasons of those that are test traffic by their index."""
+        known = self._cells.get
+        out: list[Cell] = []
+        add = out.append
+        tests: dict[int, str] = {}
         for event in events:
-            key = (event.domain, event.tags, event.recipient.rpartition("@")[2])
-            cell = cells.get(key)
+            recipient = event.recipient
+            key = (event.domain, event.tags, recipient.rpartition("@")[2])
+            cell = known(key)
             if cell is None:
-                cell = Cell(
-                    self._domain_of(event.domain),
-                    self.provider_id,
-                    self._stream_of(event.tags),
-                    mailbox_provider(key[2]),
-                )
-                if sum(map(len, event.tags)) <= _CACHED_TAGS:
-                    if len(cells) >= _CACHE:
-                        cells.clear()
-                    cells[key] = cell
-            out.append(cell)
-        return out
+                cell, reason = self._look(key, recipient)
+                if reason:
+                    tests[len(out)] = reason
+            add(cell)
+        if any(map(_says_test, events)):
+            tests |= {i: VENDOR for i, event in enumerate(events) if event.test}
+        return out, tests
+
+    def _look(self, key: _Key, recipient: str) -> tuple[Cell, str]:
+        place = self._places.get(key)
+        if place is None:
+            domain, tags, recipient_domain = key
+            cell = Cell(
+                self._domain_of(domain), self.provider_id, self._stream_of(tags), mailbox_provider(recipient_domain)
+            )
+            place = _Place(cell, *self._tested(recipient_domain))
+            if sum(map(len, tags)) <= _CACHED_TAGS:
+                if len(self._cells) + len(self._places) >= _CACHE:
+                    self._cells.clear()
+                    self._places.clear()
+                if place.reason or place.by_address:
+                    self._places[key] = place
+                else:
+                    self._cells[key] = cell
+        if place.reason or not place.by_address:
+            return place.cell, place.reason
+        return place.cell, VENDOR if recipient in self._vendor else SEED if recipient in self._seeds else ""
+
+    def _tested(self, domain: str) -> tuple[str, bool]:
+        """Why all mail to a recipient's domain is test traffic, and whether some of it is by its address."""
+        if self._vendor.cover(domain):
+            return VENDOR, False
+        if self._seeds.cover(domain):
+            return SEED, False
+        if domain in self._own_domains:
+            return OWN_DOMAIN, False
+        return "", self._vendor.touch(domain) or self._seeds.touch(domain)
 
     def _domain_of(self, sending: str) -> str:
         name = sending

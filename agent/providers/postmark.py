@@ -28,6 +28,10 @@ from agent.providers.base import (
 
 CREDENTIALS: tuple[tuple[str, ...], ...] = (("username", "password"), ("headers",))
 REPLAY_WINDOW = 0.0
+# Postmark's own, for trying (support articles "How to test bounces", "Testing with the black hole").
+TEST_RECIPIENTS = frozenset({"blackhole.postmarkapp.com", "bounce-testing.postmarkapp.com"})
+# Of the record that the test button posts, in whatever type.
+_SAMPLE_MESSAGE = "883953f4-6105-42a2-a16a-77a8eac79483"
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 
@@ -149,6 +153,7 @@ def parse(request: WebhookRequest) -> Parsed:
         name,
         False,
         (record.original_link or "") if kind is Kind.CLICKED else "",
+        record.message_id == _SAMPLE_MESSAGE,
     )
     return Parsed((event,))
 

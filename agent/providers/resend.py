@@ -34,6 +34,8 @@ from agent.providers.base import (
 CREDENTIALS: tuple[tuple[str, ...], ...] = (("signing_secret",),)
 # What Svix's own libraries allow, in either direction.
 REPLAY_WINDOW = 300.0
+# Where Resend plays the recipient (docs, "Send Test Emails"): delivered@, bounced@, complained@, each with +labels.
+TEST_RECIPIENTS = frozenset({"resend.dev"})
 
 _PREFIX = "whsec_"
 _MOST_SIGNATURES = 16

@@ -34,6 +34,8 @@ from agent.providers.base import (
 CREDENTIALS: tuple[tuple[str, ...], ...] = (("verification_key",),)
 # SendGrid retries for 24 hours, and whether a retry is signed anew is not documented.
 REPLAY_WINDOW = 86400.0
+# Whom the test button's events are about, and where SendGrid throws mail away that tests the speed of sending.
+TEST_RECIPIENTS = frozenset({"example@test.com", "sink.sendgrid.net"})
 
 _SIGNATURE = "x-twilio-email-event-webhook-signature"
 _TIMESTAMP = "x-twilio-email-event-webhook-timestamp"

@@ -31,6 +31,8 @@ from agent.providers.base import (
 
 CREDENTIALS: tuple[tuple[str, ...], ...] = (("username", "password"),)
 REPLAY_WINDOW = 0.0
+# The sink that stands for any mailbox: USER@DOMAIN.sink.sparkpostmail.com (support article "Using the sink server").
+TEST_RECIPIENTS = frozenset({"sink.sparkpostmail.com"})
 
 
 def validate_credentials(credentials: Credentials) -> str | None:

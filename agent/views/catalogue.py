@@ -30,6 +30,7 @@ REQUEST_OUTCOMES = (
 UNKNOWN_SOURCE = "unknown"
 DUPLICATE_REASONS = ("same_event", "same_outcome")
 REFUSED_REASONS = ("too_old", "in_future")
+TEST_REASONS = ("vendor", "seed", "own_domain")
 QUARANTINE_REASONS = ("unreadable", "malformed_items")
 NOTIFICATION_OUTCOMES = ("sent", "failed", "rejected")
 INCIDENT_STATES = ("open", "closing")
@@ -63,6 +64,12 @@ LOCAL = (
         "counter",
         ("source", "reason"),
         "Events not counted because their own time is too old or in the future.",
+    ),
+    Metric(
+        "test_events_total",
+        "counter",
+        ("source", "reason"),
+        "Events left out of every rate because nobody's mail is behind them; repeats are not recognised.",
     ),
     Metric(
         "unmatched_async_bounces_total",

@@ -21,6 +21,7 @@ from agent.views.catalogue import (
     QUARANTINE_REASONS,
     REFUSED_REASONS,
     REQUEST_OUTCOMES,
+    TEST_REASONS,
     UNKNOWN_SOURCE,
 )
 from agent.views.state import State
@@ -60,6 +61,7 @@ class Metrics:
             for name in (
                 "duplicate_events_total",
                 "refused_events_total",
+                "test_events_total",
                 "unmatched_async_bounces_total",
                 "webhook_requests_total",
                 "quarantined_requests_total",
@@ -92,6 +94,7 @@ class Metrics:
             "webhook_requests_total": REQUEST_OUTCOMES,
             "duplicate_events_total": DUPLICATE_REASONS,
             "refused_events_total": REFUSED_REASONS,
+            "test_events_total": TEST_REASONS,
             "quarantined_requests_total": QUARANTINE_REASONS,
         }
         for metric, values in known.items():
@@ -127,6 +130,10 @@ class Metrics:
     def refused(self, source: str, reason: str, n: int = 1) -> None:
         """``n`` events refused before they reached the ledger."""
         self._counted("refused_events_total", (source, reason)).inc(n)
+
+    def tested(self, source: str, reason: str, n: int) -> None:
+        """``n`` events left out as test traffic; ``reason`` is one of ``TEST_REASONS``."""
+        self._counted("test_events_total", (source, reason)).inc(n)
 
     def quarantined(self, source: str, reason: str) -> None:
         """One request sealed away; ``reason`` is one of ``QUARANTINE_REASONS``."""

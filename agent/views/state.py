@@ -13,8 +13,9 @@ from agent.vitals.types import Snapshot
 
 class SourceView(msgspec.Struct, frozen=True):
     """A configured source and its last signs of life. Times are Unix seconds, 0 = never. ``requests`` by outcome
-    (``accepted``, ``unauthorized``, ``quarantined``, ...) since the process started; ``last_error`` is a reason
-    without secrets or addresses, ``""`` when there was none."""
+    (``accepted``, ``unauthorized``, ``quarantined``, ...) since the process started; ``test_events`` left
+    out of the rates by reason, since then as well; ``last_error`` is a reason without secrets or addresses, ``""`` when
+    there was none."""
 
     name: str
     provider: str
@@ -25,6 +26,7 @@ class SourceView(msgspec.Struct, frozen=True):
     quarantined: int
     last_error: str
     last_error_at: float
+    test_events: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Readiness(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ Fields are only ever added under ``api`` 1. Times are Unix seconds (0 = never), 
 - ``incidents``: ``state`` (``open``, ``closing``, ``resolved``), ``labels``, ``annotations``, ``starts_at``,
   ``cleared_at``, ``resolved_at``
 - ``sources``: ``name``, ``provider``, ``domain``, ``last_received_at``, ``last_event_at``, ``requests`` by outcome,
-  ``quarantined``, ``last_error``, ``last_error_at``
+  ``quarantined``, ``last_error``, ``last_error_at``, ``test_events`` by reason
 - ``recent_bounces``: ``at``, ``source``, ``domain``, ``provider``, ``stream``, ``mailbox_provider``, ``bounce_class``,
   ``smtp_code``, ``enhanced_code``, ``reason``
 - ``alertmanagers``: ``url``, ``last_success_at``, ``last_error``

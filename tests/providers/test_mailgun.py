@@ -201,9 +201,20 @@ def test_delayed_bounces_are_asynchronous_and_judged_by_their_text(text: str, bo
 
 
 @pytest.mark.parametrize("name", ["delivered", "failed", "complained", "opened"])
-def test_mail_in_test_mode_enters_no_rate(name: str) -> None:
-    assert _one(event=name, severity="permanent", flags={"is-test-mode": True}).kind == "other"
-    assert _one(event=name, severity="permanent", flags={"is-test-mode": False}).kind != "other"
+@pytest.mark.parametrize("flag", ["is-test-mode", "is-system-test"])
+def test_mail_in_test_mode_is_a_test_of_its_kind(name: str, flag: str) -> None:
+    assert _one(event=name, severity="permanent", flags={flag: True}).test
+    assert _one(event=name, severity="permanent", flags={flag: "true"}).test
+    plain = _one(event=name, severity="permanent", flags={flag: False})
+    assert not plain.test
+    assert plain.kind == _one(event=name, severity="permanent", flags={flag: True}).kind
+
+
+@pytest.mark.parametrize("number", ["20130503182626.18666.16540", "20130503192659.13651.20287"])
+def test_the_samples_of_the_webhook_tester_are_tests(number: str) -> None:
+    sample = {"headers": {"message-id": f"{number}@mg.example.com", "to": "Alice <alice@example.com>"}}
+    assert _one(event="delivered", message=sample).test
+    assert not _one(event="delivered", message={"headers": {"message-id": f"1{number}@mg.example.com"}}).test
 
 
 @pytest.mark.parametrize(

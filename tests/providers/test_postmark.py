@@ -163,9 +163,15 @@ def test_documented_delivery() -> None:
     event = _fixture("delivery")
     assert event == Event(
         event.kind, AT, "john@example.com", MESSAGE, stream="outbound", tags=("outbound", "welcome-email"),
-        provider_event="Delivery",
+        provider_event="Delivery", test=True,
     )  # fmt: skip
     assert event.kind == "delivered"
+
+
+def test_what_the_test_button_posts_is_a_test_and_no_other_message() -> None:
+    assert all(_fixture(name).test for name in ("delivery", "bounce", "open", "click", "subscription_change"))
+    body = (FIXTURES / "delivery.json").read_bytes().replace(MESSAGE.encode(), MESSAGE.replace("8", "9").encode())
+    assert not postmark.parse(request(body))[0].test
 
 
 def test_documented_bounce() -> None:

@@ -404,7 +404,15 @@ def conforms(value: Any, spec: dict[str, Any], defs: dict[str, Any], at: str = "
     if "type" not in spec and "anyOf" in spec:
         options = [conforms(value, option, defs, at) for option in spec["anyOf"]]
         return min(options, key=len) if all(options) else []
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "null": type(None)}
+    kinds = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "boolean": bool,
+        "number": (int, float),
+        "null": type(None),
+    }
     if not isinstance(value, kinds[spec["type"]]):
         return [f"{at}: not {spec['type']}"]
     if value not in spec.get("enum", [value]) or not re.search(spec.get("pattern", ""), str(value)):
@@ -500,3 +508,20 @@ def test_the_example_of_the_document_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "sendgrid_verification_key").write_text(VERIFICATION_KEY)
     got = loads(text[1].replace("/etc/mailvitals-secrets", str(tmp_path)), {})
     assert got.domains[0].dkim_selectors == ("s1", "s2")
+
+
+def test_test_recipients_are_addresses_or_domains_in_their_usual_form() -> None:
+    got = loads(DOMAINS + "test_traffic: {recipients: [Seed@Example.NET, Seeds.Example., a+b@bücher.example]}\n", {})
+    assert got.test_traffic.recipients == ("seed@example.net", "seeds.example", "a+b@xn--bcher-kva.example")
+    assert not got.test_traffic.own_domains
+
+
+@pytest.mark.parametrize("recipient", ["seed", "@example.com", "seed@", "a b@example.com", "seed@localhost", ""])
+def test_what_is_no_test_recipient(recipient: str) -> None:
+    (problem,) = problems(DOMAINS + f"test_traffic: {{recipients: ['{recipient}']}}\n")
+    assert problem.startswith("m.yaml:4: test_traffic.recipients[0]: ")
+
+
+def test_no_word_of_the_settings_gives_a_test_recipient_away() -> None:
+    got = loads(DOMAINS + "test_traffic: {recipients: [seed@example.net]}\n", {})
+    assert "seed@" not in repr(got) + str(got)

@@ -13,7 +13,7 @@ from agent.events import Event, Kind
 from agent.intake import source as source_module
 from agent.intake.source import OTHER_DOMAIN, Source
 from agent.ledger.base import Cell
-from agent.providers import AuthenticationError, Credentials, Parsed, ParseError, WebhookRequest
+from agent.providers import PROVIDERS, AuthenticationError, Credentials, Parsed, ParseError, WebhookRequest
 
 NOW = 1_764_000_000.0
 
@@ -176,8 +176,6 @@ def test_labels_are_only_ever_configured_or_known_names(domain: str, tags: list[
 
 
 def test_a_real_provider_goes_all_the_way() -> None:
-    from agent.providers import PROVIDERS
-
     body = json.dumps({
         "RecordType": "Delivery", "MessageID": "m1", "Recipient": "A@Hotmail.com", "MessageStream": "outbound",
         "DeliveredAt": "2025-11-24T16:00:00Z",
@@ -202,3 +200,83 @@ def test_identities_of_the_generic_format_are_unique_within_their_source_alone()
             assert batch.identities == [seen[-1].encode()]
             assert batch.cells[0].provider == provider
     assert seen == ["generic:a", "generic:b", "sendgrid", "sendgrid"]
+
+
+def sorted_out(recipients: Sequence[str], **options: object) -> tuple[dict[str, int], list[str]]:
+    """Test traffic by reason, and the recipients of what is left in the batch."""
+    provider = Fixed(*(event(recipient=recipient) for recipient in recipients))
+    source = Source("main", "sendgrid", provider, {}, **options)  # type: ignore[arg-type]
+    once, twice = source.read(request()), source.read(request())  # the second time from the cache
+    assert (once.tests, once.batch.events, once.batch.cells) == (twice.tests, twice.batch.events, twice.batch.cells)
+    return dict(once.tests), [e.recipient for e in once.batch.events]
+
+
+def test_mail_to_seeds_is_left_out_and_counted_apart() -> None:
+    seeds = ["seed@gmail.com", "seeds.example"]
+    left_out = ["seed@gmail.com", "a@seeds.example", "b@deep.below.seeds.example"]
+    kept = ["other@gmail.com", "seed@gmail.com.evil.test", "a@notseeds.example", "", "seed@", "seeds.example@x.test"]
+    assert sorted_out([*left_out, *kept], seeds=seeds) == ({"seed": 3}, kept)
+    assert sorted_out([*left_out, *kept]) == ({}, [*left_out, *kept])
+
+
+def test_mail_to_a_domain_of_ones_own_is_left_out_when_that_is_wanted() -> None:
+    recipients = ["boss@example.com", "x@sub.example.com", "x@example.org", "x@gmail.com"]
+    assert sorted_out(recipients, domains=["example.com"]) == ({}, recipients)
+    assert sorted_out(recipients, domains=["example.com"], own_domains=True) == ({"own_domain": 1}, recipients[1:])
+    both = {"domains": ["example.com"], "own_domains": True, "seeds": ["example.com"]}
+    assert sorted_out(recipients, **both) == ({"seed": 2}, recipients[2:])
+
+
+def test_what_the_payload_calls_a_test_is_left_out_whoever_it_is_about() -> None:
+    mail = [event(), Event(kind=Kind.BOUNCED, at=NOW, recipient="seed@gmail.com", test=True), event("x.test")]
+    source = Source("main", "sendgrid", Fixed(*mail), {}, seeds=["seed@gmail.com"])
+    prepared = source.read(request())
+    assert prepared.tests == {"vendor": 1}
+    assert list(prepared.batch.events) == [mail[0], mail[2]]
+    assert len(prepared.batch.cells) == 2
+
+
+@pytest.mark.parametrize(
+    ("provider", "recipient"),
+    [
+        ("resend", "delivered@resend.dev"),
+        ("resend", "bounced+user-1@resend.dev"),
+        ("sendgrid", "example@test.com"),
+        ("sendgrid", "any@sink.sendgrid.net"),
+        ("sparkpost", "anna@yahoo.com.sink.sparkpostmail.com"),
+        ("postmark", "hardbounce@bounce-testing.postmarkapp.com"),
+        ("postmark", "test@blackhole.postmarkapp.com"),
+    ],
+)
+def test_a_vendors_own_recipients_are_tests(provider: str, recipient: str) -> None:
+    class Mixed(Fixed):
+        TEST_RECIPIENTS = getattr(PROVIDERS[provider], "TEST_RECIPIENTS", ())
+
+    people = [event(recipient=f"{recipient}.example"), event(recipient="anna@gmail.com")]
+    source = Source("main", provider, Mixed(event(recipient=recipient), *people), {})
+    prepared = source.read(request())
+    assert prepared.tests == {"vendor": 1}
+    assert list(prepared.batch.events) == people
+
+
+def test_identities_are_those_of_the_events_that_are_left() -> None:
+    mail = [event(recipient=f"{name}@x.test") for name in ("a", "seed", "b", "c")]
+    source = Source(
+        "main", "sendgrid", Fixed(*mail), {}, seeds=["seed@x.test"],
+        identify=lambda scope, events: [e.recipient.encode() for e in events],
+    )  # fmt: skip
+    batch = source.read(request()).batch
+    assert batch.identities == [b"a@x.test", b"b@x.test", b"c@x.test"]
+    assert len(batch.cells) == 3
+
+
+def test_test_traffic_grows_the_cache_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_module, "_CACHE", 50)
+    provider = Fixed()
+    source = Source("main", "sendgrid", provider, {}, seeds=["seeds.test", *(f"s@r{i}.test" for i in range(200))])
+    for i in range(200):
+        provider.parsed = Parsed(event(f"d{i}.test", recipient=f"{name}@r{i}.test") for name in ("s", "t"))
+        provider.parsed.append(event(recipient=f"x@r{i}.seeds.test"))
+        provider.parsed.append(event(recipient=f"x@plain{i}.test"))
+        assert source.read(request()).tests == {"seed": 2}
+        assert len(source._cells) + len(source._places) <= 50

@@ -243,11 +243,11 @@ export function drawIncidents(incidents) {
 }
 
 export function drawSources(sources) {
-  const columns = [["Source", ""], ["Domain", ""], ["Newest event", ""], ["Last received", ""], ["Requests", ""], ["Quarantined", "num"], ["Last error", ""]];
+  const columns = [["Source", ""], ["Domain", ""], ["Newest event", ""], ["Last received", ""], ["Requests", ""], ["Left out as tests", "num"], ["Quarantined", "num"], ["Last error", ""]];
   const rows = sources.map((s) => [
     el("span", {}, s.name, " ", el("small", { class: "muted" }, s.provider)), s.domain || "–", age(s.last_event_at), age(s.last_received_at),
     Object.entries(s.requests).map(([outcome, n]) => `${count.format(n)} ${words(outcome)}`).join(", ") || "none yet",
-    count.format(s.quarantined), s.last_error ? el("span", {}, s.last_error, " ", el("small", { class: "muted" }, age(s.last_error_at))) : "–"]);
+    count.format(Object.values(s.test_events).reduce((sum, n) => sum + n, 0)), count.format(s.quarantined), s.last_error ? el("span", {}, s.last_error, " ", el("small", { class: "muted" }, age(s.last_error_at))) : "–"]);
   return [heading("Sources"), el("div", { class: "card" }, rows.length ? table("Sources and their last signs of life", columns, rows) : el("p", { class: "muted" }, "No webhook source is configured."))];
 }
 
