@@ -89,8 +89,8 @@ def evaluate(
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped  # section 5
     local, _, domain = (sender or helo).rpartition("@")
-    domain = domain.rstrip(".")
-    if domain.startswith("[") or "." not in domain or not valid_name(domain):
+    domain, helo = _a_labels(domain).removesuffix("."), _a_labels(helo)
+    if domain.startswith("[") or not _checkable(domain):
         return SpfCheck(SpfResult.NONE, "there is no fully qualified domain to check (section 4.3)", domain)
     evaluation = _Evaluation(
         ip=address,
@@ -154,7 +154,7 @@ class _Evaluation:
     def _redirect(self, term: Term, domain: str) -> _Deciding:
         self._count(term, domain)
         target = yield from self._target(term, domain)
-        if valid_name(target):
+        if _checkable(target):
             decision = yield from self.check(target)
             if decision.result is not SpfResult.NONE:
                 return decision
@@ -168,9 +168,9 @@ class _Evaluation:
             return network.version == self.ip.version and self.ip in network
         target = yield from self._target(term, domain)
         # A name that no question can be made of does not exist (sections 4.3 and 4.8 leave it open).
+        if term.name == "include" and not _checkable(target):
+            raise self._permerror(domain, term.text, f"{target!r} is not a domain name (section 5.2)")
         if not valid_name(target):
-            if term.name == "include":
-                raise self._permerror(domain, term.text, f"{target!r} is not a domain name (section 5.2)")
             return False
         if term.name == "include":
             decision = yield from self.check(target)
@@ -277,7 +277,7 @@ class _Evaluation:
     def _target(self, term: Term, domain: str) -> _Text:
         if term.domain is None:
             return domain
-        name = (yield from self._expand(term.domain, domain)).rstrip(".")
+        name = (yield from self._expand(term.domain, domain)).removesuffix(".")
         while len(name) > 253 and "." in name:
             name = name.split(".", 1)[1]  # left labels go first (section 7.3)
         return name
@@ -324,6 +324,19 @@ class _Evaluation:
                 return self.receiver
             case _:
                 return str(int(self.now))
+
+
+def _a_labels(name: str) -> str:
+    """The name as the DNS knows it (RFC 8616 section 4); one that cannot be converted stays as it is."""
+    try:
+        return name if name.isascii() else name.encode("idna").decode("ascii")
+    except UnicodeError:
+        return name
+
+
+def _checkable(domain: str) -> bool:
+    """Whether ``check_host()`` looks at the domain at all: well-formed and of several labels (section 4.3)."""
+    return "." in domain and valid_name(domain)
 
 
 def _transform(macro: Macro, value: str) -> str:

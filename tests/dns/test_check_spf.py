@@ -21,6 +21,11 @@ NESTED: Zone = {
     "mail.com": {"MX": ["10 host.com."]},
     "nine.com": txt("v=spf1 " + "a:host.com " * 8 + "-all"),
     "ten.com": txt("v=spf1 " + "a:host.com " * 9 + "-all"),
+    "eleven.com": {"MX": [f"10 m{i}.com." for i in range(11)]},
+    "hollow.com": {"MX": ["10 a.hollow.com.", "20 b.hollow.com."]},
+    "partly.com": {"MX": ["10 a.partly.com.", "20 host.com."]},
+    "uncertain.com": {"MX": ["10 lost.com."]},
+    "null.com": {"MX": ["0 ."]},
     "tree.com": txt("v=spf1 include:tree2.com include:tree2.com -all"),
     "tree2.com": txt("v=spf1 include:tree3.com include:tree3.com -all"),
     "tree3.com": txt("v=spf1 include:nine.com include:nine.com -all"),
@@ -68,13 +73,26 @@ NESTED: Zone = {
         ("v=spf1 include:ten.com -all", "warn", "lookup_limit"),
         ("v=spf1 include:ten.com a:host.com -all", "fail", "lookup_limit"),
         ("v=spf1 include:tree.com -all", "fail", "lookup_limit"),
-        ("v=spf1 a:gone.com -all", "warn", "void_limit"),
-        ("v=spf1 a:gone.com mx:gone.com -all", "warn", "void_limit"),
-        ("v=spf1 a:gone.com mx:gone.com a:gone2.com -all", "fail", "void_limit"),
+        ("v=spf1 a:gone.host.com -all", "warn", "void_limit"),
+        ("v=spf1 a:gone.host.com mx:gone.host.com -all", "warn", "void_limit"),
+        ("v=spf1 a:gone.host.com mx:gone.host.com a:gone2.host.com -all", "fail", "void_limit"),
+        ("v=spf1 a:gone.com -all", "fail", "target_unregistered"),
+        ("v=spf1 redirect=_spf.host.com", "fail", "include_dangling"),
+        ("v=spf1 a/15 -all", "warn", "network_too_wide"),
+        ("v=spf1 a//31 -all", "warn", "network_too_wide"),
+        ("v=spf1 mx:mail.com/16 -all", "ok", "ok"),
+        ("v=spf1 mx:eleven.com -all", "fail", "mx_limit"),
+        ("v=spf1 mx:hollow.com -all", "warn", "mx_without_address"),
+        ("v=spf1 mx:partly.com -all", "ok", "ok"),
+        ("v=spf1 mx:uncertain.com -all", "ok", "ok"),
+        ("v=spf1 mx:null.com -all", "warn", "mx_without_address"),
+        ("v=spf1 ip4:192.0.2.1 -all google-site-verification=abc", "warn", "dead_terms"),
+        ("v=spf1 ip4:192.0.2.1 -all exp=why.example.com", "ok", "ok"),
+        ("v=spf1 +a:host.com a:host.com -all", "warn", "duplicate_term"),
     ],
 )
 def test_lint(record: str, verdict: str, reason: str) -> None:
-    finding = only("spf", {**NESTED, "example.com": txt("verification=123", record)})
+    finding = only("spf", {**NESTED, "example.com": {"TXT": ["verification=123", record], "A": ["192.0.2.1"]}})
     assert (finding.verdict, finding.reason) == (verdict, reason), finding.detail
     assert finding.records == (record,)
 
@@ -141,3 +159,86 @@ def test_ptr_alone_is_weak() -> None:
             "a.example.com": {"A": ["192.0.2.1"]}}  # fmt: skip
     _, finding = findings("spf", Subject("example.com", (), ("192.0.2.1",)), zone)
     assert (finding.verdict, finding.reason) == (Verdict.WARN, "ptr_used")
+
+
+@pytest.mark.parametrize(
+    ("record", "publish"),
+    [
+        ("v=spf1 ipv4:192.0.2.1 -all", "v=spf1 ip4:192.0.2.1 -all"),
+        ("v=spf1 ip:2001:db8::1 ~all", "v=spf1 ip6:2001:db8::1 ~all"),
+        ("v=spf1 ip4:192.0.2.1, ip4:192.0.2.2, -all", "v=spf1 ip4:192.0.2.1 ip4:192.0.2.2 -all"),
+        ("v=spf1 -a:192.0.2.1 -all", "v=spf1 -ip4:192.0.2.1 -all"),
+        ("v=spf1 ip6:192.0.2.0/24 -all", "v=spf1 ip4:192.0.2.0/24 -all"),
+        ("v=spf1 ip4:192.0.2.0/24include:good.com -all", "v=spf1 ip4:192.0.2.0/24 include:good.com -all"),
+        ("v=spf1 include=good.com oops -all", ""),
+        ('v=spf1 include:good.com -all"', "v=spf1 include:good.com -all"),
+        ("v=spf1 INCLUDE;good.com -all", ""),
+        ("v=spf1 " + "ipv4:192.0.2.1 " * 9 + "-all", "v=spf1 " + "ip4:192.0.2.1 " * 9 + "-all"),
+        ("v=spf1 " + " ".join(f"ipv4:192.0.2.{i}" for i in range(9)) + " -all", ""),
+    ],
+)
+def test_4_6_what_was_meant_is_offered_and_can_be_read(record: str, publish: str) -> None:
+    finding = only("spf", {**NESTED, "example.com": txt(record)})
+    assert finding.reason == "syntax_error"
+    assert (f'Publish: example.com TXT "{publish}"' == finding.advice) if publish else ("Publish" not in finding.advice)
+
+
+def test_what_closes_the_record_is_kept_in_the_advice() -> None:
+    def advice(record: str) -> str:
+        return only("spf", {**NESTED, "example.com": txt(record)}).advice
+
+    assert '"v=spf1 ip4:192.0.2.1 -all exp=w.a.com"' in advice("v=spf1 exp=w.a.com ip4:192.0.2.1 -all a:host.com")
+    assert '"v=spf1 ip4:192.0.2.1 ~all"' in advice("v=spf1 redirect=good.com ip4:192.0.2.1 ?all")
+    assert '"v=spf1 a:host.com -all"' in advice("v=spf1 a:host.com a:host.com -all")
+
+
+def test_11_2_an_include_whose_whole_domain_is_gone_can_be_taken_over() -> None:
+    taken = only("spf", {"example.com": txt("v=spf1 include:spf.cancelled-esp.com -all")})
+    assert (taken.verdict, taken.reason) == (Verdict.FAIL, "include_dangling")
+    assert "whoever registers it can send in the name of example.com" in taken.detail
+    held: Zone = {"example.com": txt("v=spf1 include:spf.esp.com -all"), "esp.com": {"NS": ["ns.esp.com"]}}
+    kept = only("spf", held)
+    assert kept.reason == "include_dangling"
+    assert "registers" not in kept.detail
+    unsure = only("spf", {"example.com": txt("v=spf1 include:spf.esp.com -all"), "esp.com": Outcome.SERVFAIL})
+    assert "registers" not in unsure.detail
+
+
+def test_an_unregistered_domain_deep_in_the_tree_names_who_refers_to_it() -> None:
+    zone: Zone = {"example.com": txt("v=spf1 include:mid.com -all"), "mid.com": txt("v=spf1 include:old.net -all")}
+    assert "can send in the name of mid.com" in only("spf", zone).detail
+
+
+def test_sender_id_is_pointed_out() -> None:
+    zone = {"example.com": txt("v=spf1 ip4:192.0.2.1 -all", "spf2.0/mfrom,pra include:good.com -all")}
+    finding = only("spf", zone)
+    assert (finding.verdict, finding.reason) == (Verdict.WARN, "sender_id")
+
+
+def test_an_ok_record_says_what_it_costs_and_how_it_ends() -> None:
+    detail = only("spf", {**NESTED, "example.com": txt("v=spf1 include:good.com a:host.com ~all")}).detail
+    assert "2 of 10 lookups" in detail
+    assert "~all" in detail
+
+
+@pytest.mark.parametrize(
+    ("records", "verdict", "reason"),
+    [(["v=spf1 -all"], "ok", "ok"), (["V=SPF1  -ALL "], "ok", "ok"), (["v=spf1 ~all"], "warn", "parked_open"),
+     (["v=spf1 a:host.com -all"], "warn", "parked_open"), (["v=spf1 +all"], "fail", "plus_all"),
+     ([], "fail", "missing_record")],
+)  # fmt: skip
+def test_10_1_2_a_parked_domain_refuses_everybody(records: list[str], verdict: str, reason: str) -> None:
+    (finding,) = findings("spf", Subject("example.com", parked=True), {**NESTED, "example.com": {"TXT": records}})
+    if not records:
+        finding = findings("spf", Subject("example.com", parked=True), {"example.com": {"A": ["192.0.2.1"]}})[0]
+    assert (finding.verdict, finding.reason) == (verdict, reason)
+    assert verdict == "ok" or 'Publish: example.com TXT "v=spf1 ' in finding.advice
+    assert reason == "plus_all" or verdict == "ok" or '"v=spf1 -all"' in finding.advice
+
+
+def test_the_cost_is_told_for_every_declared_address() -> None:
+    zone = {**NESTED, "example.com": txt("v=spf1 ip4:192.0.2.1 include:good.com -all")}
+    _, first, second = findings("spf", Subject("example.com", (), ("192.0.2.1", "198.51.100.1")), zone)
+    assert "(0 lookups)" in first.detail
+    assert "(1 lookups)" in second.detail
+    assert "good.com" in second.detail

@@ -1,0 +1,135 @@
+"""What is wrong with a published SPF record: its own terms, and the tree of records it refers to (RFC 7208)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+
+from agent.dns.checks.base import Problem, Verdict
+from agent.dns.space import is_address, reachable
+from agent.dns.spf_record import Record, SpfSyntaxError, Term, parse
+
+_TEXT_LIMIT = 450  # octets that fit a DNS message without extensions (section 3.4)
+_REPAIRS = 8  # broken terms put right in one record
+_KNOWN_MODIFIERS = ("redirect", "exp")
+_SEAM = re.compile(r"(?<=[^ +?~-])(?=[+?~-]?(?:include:|ip4:|ip6:|exists:|redirect=))", re.IGNORECASE)
+
+
+def ip_term(ip: str) -> str:
+    """The term that names one address."""
+    return f"ip6:{ip}" if ":" in ip else f"ip4:{ip}"
+
+
+def wide(term: Term) -> bool:
+    """Whether a term covers more than a /16 of IPv4 or a /32 of IPv6 around what it names."""
+    if term.network:
+        network = ip_network(term.network)
+        return network.prefixlen < (16 if network.version == 4 else 32)
+    return term.prefix4 < 16 or term.prefix6 < 32
+
+
+def syntax_problem(domain: str, text: str, error: SpfSyntaxError, referrer: str = "") -> Problem:
+    """The record of ``domain`` cannot be read. ``referrer`` is the domain whose record refers to it, if it is not the
+    checked one's own."""
+    shown = error.term[:200]
+    included = f", which {referrer} refers to" if referrer else ""
+    repaired = "" if referrer else _repaired(text)
+    if referrer:
+        advice = f"Tell the owner of {domain}, or remove it from the record of {referrer}."
+    elif repaired:
+        advice = f'Publish: {domain} TXT "{repaired}"'
+    else:
+        advice = f"Correct or remove {shown!r} in the record of {domain}."
+    detail = f"In the record of {domain}{included}, the term {shown!r} {error}; receivers reject the whole record."
+    return Problem(Verdict.FAIL, "syntax_error", detail, advice, "RFC 7208 section 4.6")
+
+
+def _repaired(text: str) -> str:
+    """The record with what people usually mean in place of terms that cannot be read; ``""`` when nobody can guess."""
+    for _ in range(_REPAIRS):
+        try:
+            return parse(text).text.rstrip()
+        except SpfSyntaxError as e:
+            better = next((c for c in _candidates(e.term) if c != e.term and _readable(c)), None)
+            if better is None or e.term not in text:
+                return ""
+            text = " ".join(better if term == e.term else term for term in text.split(" "))
+    return ""
+
+
+def _candidates(term: str) -> Iterator[str]:
+    bare = term.strip("\"'\\,;\t\u201c\u201d\x93\x94")
+    yield bare
+    qualifier, _, rest = re.match(r"([+?~-]?)()(.*)", bare, re.DOTALL).groups()  # type: ignore[union-attr]
+    name, _, value = rest.replace("=", ":", 1).partition(":")
+    address = value.partition("/")[0]
+    if name.lower() in ("ip", "ipv4", "ipv6", "ip4", "ip6", "a") and is_address(address):
+        yield f"{qualifier}ip{ip_address(address).version}:{value}"
+    yield f"{qualifier}{name.lower()}:{value}"
+    yield _SEAM.sub(" ", bare)
+
+
+def _readable(terms: str) -> bool:
+    try:
+        return bool(terms) and bool(parse(f"v=spf1 {terms}").text)
+    except SpfSyntaxError:
+        return False
+
+
+def own_problems(domain: str, record: Record) -> Iterator[Problem]:
+    """What the record itself says, before anything else is asked."""
+
+    def warn(reason: str, detail: str, advice: str, rfc: str = "RFC 7208") -> Problem:
+        return Problem(Verdict.WARN, reason, detail, advice, rfc)
+
+    yield from _ending(domain, record)
+    if any(term.name == "ptr" for term in record.mechanisms):
+        yield warn("ptr_used", "ptr is slow and unreliable and should not be used.", "Replace ptr by ip4 or ip6 terms.",
+                   "RFC 7208 section 5.5")  # fmt: skip
+    if len(record.text) > _TEXT_LIMIT:
+        yield warn("too_long", f"The record has {len(record.text)} octets; beyond {_TEXT_LIMIT} it may not fit a UDP "
+                   "answer.", "Shorten it: remove terms that no longer send.", "RFC 7208 section 3.4")  # fmt: skip
+    counts = Counter(t.text.lower().lstrip("+") for t in record.mechanisms)
+    if repeated := [text for text, n in counts.items() if n > 1]:
+        once = " ".join(["v=spf1", *dict.fromkeys(record.text.split()[1:])])
+        yield warn("duplicate_term", f"{repeated[0]!r} stands in the record more than once.",
+                   f'Publish: {domain} TXT "{once}"')  # fmt: skip
+    for term in record.mechanisms:
+        if wide(term):
+            yield warn("network_too_wide", f"{term.text!r} allows more hosts than one sender has.",
+                       "Name only the addresses that send.", "RFC 7208 section 5.6")  # fmt: skip
+        elif term.network and not reachable(ip_network(term.network)):
+            yield warn("network_not_public", f"{term.text!r} is no public address space.", f"Remove {term.text}.",
+                       "RFC 7208 section 5.6")  # fmt: skip
+    if unknown := [m.text for m in record.modifiers if m.name not in _KNOWN_MODIFIERS]:
+        yield warn("unknown_modifier", f"{unknown[0][:200]!r} is no known modifier and is ignored.",
+                   "If a mechanism was meant, write it with a colon; else remove it.", "RFC 7208 6")  # fmt: skip
+
+
+def _ending(domain: str, record: Record) -> Iterator[Problem]:
+    """What becomes of hosts that no term names."""
+    words = record.text.split()[1:]
+    end = next((n for n, word in enumerate(words) if word.lower().lstrip("+-~?") == "all"), None)
+    if end is None:
+        if record.redirect is None:
+            detail = "The record ends without all or redirect, which means neutral for every other host."
+            publish = f'Publish: {domain} TXT "{record.text.rstrip()} ~all"'
+            yield Problem(Verdict.WARN, "neutral_all", detail, publish, "RFC 7208 section 4.7")
+        return
+    modifiers = [word for word in words if word.lower().startswith("exp=")]
+    before = [word for word in words[:end] if word.lower().partition("=")[0] not in _KNOWN_MODIFIERS]
+    qualifier = words[end][0] if words[end][0] in "+-~?" else "+"
+    closing = "~all" if qualifier in "+?" else words[end]
+    publish = f'Publish: {domain} TXT "{" ".join(["v=spf1", *before, closing, *modifiers])}"'
+    if qualifier == "+":
+        detail = f"{words[end]!r} lets every host on the Internet send as {domain}."
+        yield Problem(Verdict.FAIL, "plus_all", detail, publish, "RFC 7208 section 5.1")
+    elif qualifier == "?":
+        yield Problem(Verdict.WARN, "neutral_all", "?all protects nothing.", publish, "RFC 7208 section 8.2")
+    dead = [word for word in words[end + 1 :] if not word.lower().startswith("exp=")]
+    dead += [word for word in words[:end] if word.lower().startswith("redirect=")]
+    if dead:
+        detail = f"{' '.join(dead)[:200]!r} has no effect beside all."
+        yield Problem(Verdict.WARN, "dead_terms", detail, publish, "RFC 7208 section 5.1")
