@@ -32,6 +32,7 @@ from agent.ledger.process import ProcessLedger
 from agent.ledger.sqlite import load_or_create_key
 from agent.providers import PROVIDERS
 from agent.settings import Settings
+from agent.suffix import registered_domain
 from agent.views.http import create_app
 from agent.views.metrics import Metrics
 from agent.views.state import AlertmanagerView, Readiness, SourceView, State
@@ -184,6 +185,8 @@ class Daemon:
         self._source_states = await self.ledger.sources()
         restored = [_watched.decode(body) for body in self._saved["finding"].values()]
         if self._settings.domains:
+            # The public suffix list takes tens of milliseconds to read: not on the loop, in the middle of a check.
+            await asyncio.to_thread(registered_domain, self._settings.domains[0].name)
             self._watch = Watch(
                 self._resolver,
                 [Subject(d.name, d.dkim_selectors, d.sending_ips) for d in self._settings.domains],

@@ -12,10 +12,13 @@ from agent.dns import taglist
 from agent.dns.answer import Answer, valid_name
 
 LEVELS = ("none", "quarantine", "reject")
-_RECORD = re.compile(r"[vV][ \t]*=[ \t]*DMARC1[ \t]*(?:;|$)")
+_RECORD = re.compile(r"[vV][ \t]*=[ \t]*DMARC1[ \t]*(?:;|\Z)")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
+_FAILURE_OPTIONS = frozenset("01ds")
 _VALUES = {
     "t": ("y", "n"), "psd": ("y", "n", "u"), "adkim": ("r", "s"), "aspf": ("r", "s"),
 }  # fmt: skip
+_REMOVED = ("pct", "rf", "ri")
 _WALK_LABELS = 8
 
 
@@ -43,11 +46,19 @@ class DmarcRecord(msgspec.Struct, frozen=True):
         return [tag for tag in ("p", "sp", "np") if tag in self.tags and not self.level(tag)]
 
     @property
-    def report_hosts(self) -> list[str]:
-        """The domains of the ``mailto:`` addresses in ``rua``, lower case, in order, each once."""
+    def removed(self) -> list[str]:
+        """Tags in it that RFC 9989 has removed from DMARC (appendix C)."""
+        return [tag for tag in _REMOVED if tag in self.tags]
+
+    def uris(self, tag: str) -> list[str]:
+        """The syntactically valid URIs of ``rua`` or ``ruf``, in order."""
+        return [uri for text in self.tags.get(tag, "").split(",") if _URI.fullmatch(uri := text.strip())]
+
+    def report_hosts(self, tag: str = "rua") -> list[str]:
+        """The domains of the ``mailto:`` addresses in ``rua`` or ``ruf``, lower case, in order, each once."""
         hosts = []
-        for uri in self.tags.get("rua", "").split(","):
-            scheme, _, rest = uri.strip().partition(":")
+        for uri in self.uris(tag):
+            scheme, _, rest = uri.partition(":")
             mailbox = unquote(rest.partition("!")[0].partition("?")[0])
             host = mailbox.rpartition("@")[2].rstrip(".").lower()
             if scheme.lower() == "mailto" and mailbox.count("@") == 1 and "." in host and valid_name(host):
@@ -58,14 +69,18 @@ class DmarcRecord(msgspec.Struct, frozen=True):
         """The level asked for: for the record's own domain ``p``; for a subdomain ``sp``, or ``np`` if it does not
         exist, each falling back to the next. ``""`` means that DMARC is not applied (section 4.10.1)."""
         if self.invalid_policy or not self.level("p"):
-            return "none" if self.report_hosts else ""
+            return "none" if self.uris("rua") else ""
         if own:
             return self.level("p")
         return (not exists and self.level("np")) or self.level("sp") or self.level("p")
 
     def rewritten(self, **changes: str) -> str:
-        """The record with tags set to other values, and without the tags that RFC 9989 has removed."""
-        tags = {k: v for k, v in self.tags.items() if k not in ("v", "pct", "rf", "ri")}
+        """The record with tags set to other values, without the tags that RFC 9989 has removed, without values that
+        are none, and without size limits on report addresses."""
+        tags = {
+            k: v for k, v in self.tags.items() if k not in ("v", *_REMOVED) and not (k in _VALUES and not self.flag(k))
+        }
+        tags |= {k: ",".join(u.partition("!")[0] for u in uris) for k in ("rua", "ruf") if (uris := self.uris(k))}
         first = {"v": "DMARC1", "p": self.level("p") or "none"}
         return "; ".join(f"{k}={v}" for k, v in {**first, **tags, **changes}.items() if v)
 
@@ -94,7 +109,14 @@ def read(name: str, text: str) -> DmarcRecord:
         tags[key] = value
         if key in _VALUES and value.lower() not in _VALUES[key]:
             faults.append(f"{key}={value[:40]} is no valid value")
+        if key == "fo" and not _failure_options(value):
+            faults.append(f"fo={value[:40]} is no valid value")
     return DmarcRecord(name, text, tags, tuple(faults[:10]))
+
+
+def _failure_options(value: str) -> bool:
+    options = [option.strip().lower() for option in value.split(":")]
+    return _FAILURE_OPTIONS.issuperset(options) and not {"0", "1"}.issubset(options)
 
 
 def walk_names(domain: str) -> list[str]:
@@ -105,11 +127,13 @@ def walk_names(domain: str) -> list[str]:
 
 
 class Walk(msgspec.Struct, frozen=True):
-    """What a Tree Walk found, longest name first. ``lost`` is the answer that was needed and did not come."""
+    """What a Tree Walk found, longest name first. ``lost`` is the answer that was needed and did not come;
+    ``discarded`` are names with several records, which count as none."""
 
     start: str
     records: tuple[DmarcRecord, ...]
     lost: Answer | None = None
+    discarded: tuple[str, ...] = ()
 
     @property
     def organizational_domain(self) -> str:
@@ -135,12 +159,17 @@ class Walk(msgspec.Struct, frozen=True):
 def walk(names: Sequence[str], answers: Sequence[Answer]) -> Walk:
     """Read the answers to ``_dmarc.`` of ``walk_names`` in their order, as far as the walk goes."""
     found: list[DmarcRecord] = []
+    several: list[str] = []
+    lost = None
     for name, answer in zip(names, answers, strict=True):
         if not answer.outcome.definitive:
-            return Walk(names[0], tuple(found), answer)
+            lost = answer
+            break
         texts = [text for text in answer.records if is_dmarc(text)]
         if len(texts) == 1:
             found.append(read(name, texts[0]))
             if found[-1].flag("psd") in ("y", "n"):
                 break
-    return Walk(names[0], tuple(found))
+        elif texts:
+            several.append(name)
+    return Walk(names[0], tuple(found), lost, tuple(several))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from agent.dns.answer import Answer, Outcome, Question
-from agent.dns.checks.base import Verdict
+from agent.dns.checks.base import Subject, Verdict
 from agent.dns.dmarc_record import is_dmarc, read, walk, walk_names
-from tests.dns.zone import Zone, answers, only, txt
+from tests.dns.zone import Zone, answers, findings, only, txt
 
 BASE: Zone = {
     "example.com": {"A": ["192.0.2.1"], "MX": ["10 mx.example.com."]},
@@ -27,8 +27,19 @@ RUA = "rua=mailto:dmarc@example.com"
         (f"v=DMARC1; p=reject; {RUA}", "ok", "ok"),
         (f"v=DMARC1;p=Quarantine;sp=reject;{RUA};", "ok", "ok"),
         (f"V = DMARC1 ; p = reject ; {RUA}", "ok", "ok"),
-        (f"v=DMARC1; p=reject; pct=100; ri=3600; x=y; {RUA}", "ok", "ok"),
-        ("v=DMARC1; p=reject; rua=mailto:a@collect.com!10m, https://x.com/", "ok", "ok"),
+        (f"v=DMARC1; p=reject; x=y; fo=1:d:s; ruf=mailto:f@example.com; {RUA}", "ok", "ok"),
+        ("v=DMARC1; p=reject; rua=mailto:a@collect.com, https://x.com/", "ok", "ok"),
+        (f"v=DMARC1; p=reject; pct=100; {RUA}", "warn", "removed_tag"),
+        (f"v=DMARC1; p=reject; ri=3600; {RUA}", "warn", "removed_tag"),
+        (f"v=DMARC1; p=reject; rf=afrf; {RUA}", "warn", "removed_tag"),
+        ("v=DMARC1; p=reject; rua=mailto:a@example.com!10m", "warn", "removed_tag"),
+        ("v=DMARC1; p=reject; rua=mailto:a@example.com,mailto:b@example.com,mailto:c@example.com", "warn", "rua_many"),
+        (f"v=DMARC1; {RUA}; p=reject", "warn", "policy_late"),
+        (f"v=DMARC1; p=reject; fo=0:1; {RUA}", "warn", "syntax_error"),
+        (f"v=DMARC1; p=reject; fo=x; {RUA}", "warn", "syntax_error"),
+        (f"v=DMARC1; p=reject; ruf=mailto:f@closed.com; {RUA}", "warn", "rua_unauthorised"),
+        (f"v=DMARC1; p=reject; ruf=mailto:f@collect.com; {RUA}", "ok", "ok"),
+        ("v=DMARC1; rua=https://x.com/r", "warn", "policy_invalid"),
         (f"v=DMARC1; p=none; {RUA}", "warn", "policy_none"),
         (f"v=DMARC1; p=reject; t=y; {RUA}", "warn", "policy_test"),
         (f"v=DMARC1; p=reject; sp=none; {RUA}", "warn", "sub_weaker"),
@@ -70,6 +81,9 @@ def test_records(record: str, verdict: str, reason: str) -> None:
         (f"v=DMARC1; p=x; sp=y; {RUA}", f"v=DMARC1; p=none; {RUA}"),
         (f"v=DMARC1; {RUA}", f"v=DMARC1; p=none; {RUA}"),
         ("v=DMARC1; p=reject", "v=DMARC1; p=reject; rua=mailto:dmarc@example.com"),
+        ("v=DMARC1; p=reject; rua=mailto:a@example.com!10m", "v=DMARC1; p=reject; rua=mailto:a@example.com"),
+        (f"v=DMARC1; {RUA}; p=reject", f"v=DMARC1; p=reject; {RUA}"),
+        (f"v=DMARC1; p=reject; adkim=x; t=maybe; {RUA}", f"v=DMARC1; p=reject; {RUA}"),
     ],
 )
 def test_advice_holds_the_record_to_publish(record: str, publish: str) -> None:
@@ -179,3 +193,94 @@ def test_several_records_are_skipped_in_the_walk() -> None:
     held = [Answer(Question("_dmarc.a.com", "TXT"), Outcome.ANSWER, ("v=DMARC1; p=none",) * 2),
             Answer(Question("_dmarc.com", "TXT"), Outcome.ANSWER, ("v=DMARC1; p=reject; psd=y",))]  # fmt: skip
     assert [r.name for r in walk(names, held).records] == ["com"]
+
+
+def parked(zone: Zone) -> tuple[str, str, str]:
+    (finding,) = findings("dmarc", Subject("example.com", parked=True), zone)
+    return finding.verdict, finding.reason, finding.advice
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [("p=reject", "ok"), ("p=reject; sp=reject; np=reject", "ok"), ("p=quarantine", "parked_open"),
+     ("p=none", "parked_open"), ("p=reject; sp=none", "parked_open"), ("p=reject; t=y", "parked_open"),
+     ("p=reject; rua=mailto:a@closed.com", "rua_unauthorised"), ("p=x", "policy_invalid")],
+)  # fmt: skip
+def test_a_parked_domain_rejects_everything(record: str, reason: str) -> None:
+    verdict, found, advice = parked({**BASE, "_dmarc.example.com": txt(f"v=DMARC1; {record}")})
+    assert found == reason
+    assert verdict == ("ok" if reason == "ok" else "fail" if reason == "policy_invalid" else "warn")
+    assert reason != "parked_open" or '_dmarc.example.com TXT "v=DMARC1; p=reject"' in advice
+
+
+def test_a_parked_domain_without_a_record_is_told_the_strictest() -> None:
+    assert parked(BASE) == ("fail", "missing_record", 'Publish: _dmarc.example.com TXT "v=DMARC1; p=reject"')
+
+
+def test_a_dangling_cname_is_a_failure_even_where_the_organization_has_a_policy() -> None:
+    zone: Zone = {**BASE, "_dmarc.example.com": txt(f"v=DMARC1; p=reject; {RUA}"),
+                  "news.example.com": {"A": ["192.0.2.1"]},
+                  "_dmarc.news.example.com": {"CNAME": ["gone.vendor.com"]}}  # fmt: skip
+    finding = only("dmarc", zone, "news.example.com")
+    assert (finding.verdict, finding.reason) == (Verdict.FAIL, "cname_dangling")
+    assert f'_dmarc.news.example.com TXT "v=DMARC1; p=reject; {RUA}"' in finding.advice
+
+
+def test_a_record_behind_a_cname_is_as_good_as_any() -> None:
+    zone: Zone = {**BASE, "_dmarc.example.com": {"CNAME": ["d.vendor.com"]},
+                  "d.vendor.com": txt(f"v=DMARC1; p=reject; {RUA}")}  # fmt: skip
+    assert only("dmarc", zone).verdict is Verdict.OK
+
+
+def test_4_7_sp_of_a_subdomain_is_read_by_nobody() -> None:
+    zone: Zone = {**BASE, "_dmarc.example.com": txt(f"v=DMARC1; p=reject; {RUA}"),
+                  "news.example.com": {"A": ["192.0.2.1"]},
+                  "_dmarc.news.example.com": txt(f"v=DMARC1; p=reject; sp=none; {RUA}")}  # fmt: skip
+    finding = only("dmarc", zone, "news.example.com")
+    assert (finding.verdict, finding.reason) == (Verdict.WARN, "sub_ignored")
+    assert f'_dmarc.news.example.com TXT "v=DMARC1; p=reject; {RUA}"' in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("domain", "records", "walked", "listed"),
+    [
+        ("news.example.com", {"news.example.com": ""}, "news.example.com", "example.com"),
+        ("news.example.com", {"news.example.com": "psd=n; ", "example.com": ""}, "news.example.com", "example.com"),
+        ("shop.github.io", {"github.io": ""}, "github.io", "shop.github.io"),
+    ],
+)
+def test_4_10_2_where_tree_walk_and_suffix_list_differ(
+    domain: str, records: dict[str, str], walked: str, listed: str
+) -> None:
+    zone: Zone = {domain: {"A": ["192.0.2.1"]}, "example.com": {"MX": ["10 mx.example.com."]},
+                  "github.io._report._dmarc.example.com": txt("v=DMARC1"),
+                  **{f"_dmarc.{n}": txt(f"v=DMARC1; p=reject; {t}{RUA}") for n, t in records.items()}}  # fmt: skip
+    finding = only("dmarc", zone, domain)
+    assert (finding.verdict, finding.reason) == (Verdict.WARN, "org_mismatch"), finding.detail
+    assert f"is {walked}, by the public suffix list it is {listed}" in finding.detail
+
+
+def test_4_10_2_a_public_suffix_that_says_so_agrees_with_the_list() -> None:
+    zone: Zone = {"shop.github.io": {"A": ["192.0.2.1"], "MX": ["10 mx.example.com."]},
+                  "_dmarc.github.io": txt("v=DMARC1; p=reject; psd=y; rua=mailto:a@shop.github.io"),
+                  "github.io._report._dmarc.shop.github.io": txt("v=DMARC1;")}  # fmt: skip
+    finding = only("dmarc", zone, "shop.github.io")
+    assert finding.verdict is Verdict.OK, finding.detail
+    assert "from github.io" in finding.detail
+
+
+def test_rfc_9990_4_every_external_destination_must_agree() -> None:
+    record = "v=DMARC1; p=reject; rua=mailto:a@collect.com,mailto:b@closed.com"
+    finding = only("dmarc", {**BASE, "_dmarc.example.com": txt(record)})
+    assert 'Have closed.com publish: example.com._report._dmarc.closed.com TXT "v=DMARC1"' in finding.advice
+    assert "collect.com" not in finding.detail
+    wildcard: Zone = {**BASE, "example.com._report._dmarc.closed.com": txt("x", "v=DMARC1; rua=mailto:c@closed.com"),
+                      "_dmarc.example.com": txt(record)}  # fmt: skip
+    assert only("dmarc", wildcard).verdict is Verdict.OK
+
+
+def test_rfc_9990_4_the_organizations_other_names_need_not_agree() -> None:
+    zone: Zone = {**BASE, "_dmarc.example.com": txt(f"v=DMARC1; p=reject; sp=reject; {RUA}"),
+                  "news.example.com": {"A": ["192.0.2.1"]},
+                  "_dmarc.news.example.com": txt(f"v=DMARC1; p=reject; {RUA}")}  # fmt: skip
+    assert only("dmarc", zone, "news.example.com").verdict is Verdict.OK

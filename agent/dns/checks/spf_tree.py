@@ -18,7 +18,8 @@ _EXCHANGES = 10  # address lookups allowed for one mx term
 
 
 class Tree(msgspec.Struct, frozen=True):
-    """``lookups`` is what the whole tree costs of the ten, ``names`` are the domains whose records it holds."""
+    """``lookups`` is what the whole tree costs of the ten, ``names`` are the domains whose
+    records it refers to, the checked one first."""
 
     problems: list[Problem]
     lookups: int
@@ -41,7 +42,7 @@ def tree(domain: str, record: Record) -> TreePlan:
     problems: list[Problem] = []
     hosts: dict[Question, str] = {}
     gone: dict[str, str] = {}
-    names = [domain]
+    read: dict[str, Problem | Record] = {}
     lookups = 0
     level = [_Node((domain,), record)]
     while level and lookups <= _WALK_LIMIT:
@@ -49,6 +50,8 @@ def tree(domain: str, record: Record) -> TreePlan:
         for node in level:
             redirect = node.record.redirect
             for term in (*node.record.mechanisms, *((redirect,) if redirect else ())):
+                if lookups > _WALK_LIMIT:
+                    break
                 lookups += term.name in QUERYING
                 target = term.target(node.path[-1])
                 # What macros name depends on the message, so it counts and cannot be followed.
@@ -67,20 +70,21 @@ def tree(domain: str, record: Record) -> TreePlan:
         for (name, path), answer in zip(wanted, answers, strict=True):
             if answer.outcome is Outcome.NXDOMAIN:
                 gone.setdefault(name, path[-2])
-            nested = _nested(name, path, answer)
+            if name not in read:
+                read[name] = _nested(name, path[-2], answer)
+            nested = read[name]
             if isinstance(nested, Problem):
                 problems.append(nested)
             else:
-                level.append(nested)
-                names.append(name)
-                problems += _open(nested)
+                level.append(_Node(path, nested))
+                problems += _open(level[-1])
     problems += _limit(
         "lookup_limit", lookups, LOOKUP_LIMIT, near=LOOKUP_LIMIT - 1, what="DNS lookups",
         advice="Remove includes that no longer send, or replace a and mx terms by addresses.",
     )  # fmt: skip
     problems += yield from _hosts(domain, hosts, gone)
     problems += yield from _unregistered(gone)
-    return Tree(problems, lookups, tuple(dict.fromkeys(names)))
+    return Tree(problems, lookups, (domain, *read))
 
 
 def _open(node: _Node) -> Iterator[Problem]:
@@ -111,22 +115,22 @@ def _loop(path: tuple[str, ...]) -> Problem:
                    f"Remove {path[-1]} from the record of {path[-2]}.", "RFC 7208 section 4.6.4")  # fmt: skip
 
 
-def _nested(name: str, path: tuple[str, ...], answer: Answer) -> Problem | _Node:
+def _nested(name: str, referrer: str, answer: Answer) -> Problem | Record:
     if not answer.outcome.definitive:
         return lost(answer)
     found = spf_records(answer.records)
-    advice = f"Remove {name} from the record of {path[-2]}, or have its owner publish SPF there."
+    advice = f"Remove {name} from the record of {referrer}, or have its owner publish SPF there."
     if not found:
         what = "does not exist" if answer.outcome is Outcome.NXDOMAIN else "has no SPF record"
-        detail = f"{name}, which {path[-2]} refers to, {what}; receivers end in permerror."
+        detail = f"{name}, which {referrer} refers to, {what}; receivers end in permerror."
         return Problem(Verdict.FAIL, "include_dangling", detail, advice, "RFC 7208 section 5.2")
     if len(found) > 1:
-        detail = f"{name}, which {path[-2]} refers to, has {len(found)} SPF records."
+        detail = f"{name}, which {referrer} refers to, has {len(found)} SPF records."
         return Problem(Verdict.FAIL, "multiple_records", detail, advice, "RFC 7208 section 4.5")
     try:
-        return _Node(path, parse(found[0]))
+        return parse(found[0])
     except SpfSyntaxError as e:
-        return syntax_problem(name, found[0], e, path[-2])
+        return syntax_problem(name, found[0], e, referrer)
 
 
 def _hosts(domain: str, hosts: dict[Question, str], gone: dict[str, str]) -> _Problems:
