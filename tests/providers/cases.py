@@ -68,6 +68,7 @@ _GENERIC = {"kind": "delivered", "at": 1700000000, "message_id": "m1", "recipien
 _UNISENDER_GO = {"job_id": "m1", "email": "r@example.com", "status": "delivered", "event_time": "2023-11-14 22:13:20"}
 
 
+_MAILJET = {"event": "sent", "time": 1700000000, "email": "r@example.com", "MessageID": "m1"}
 _MAILGUN = {
     "event": "delivered",
     "timestamp": 1700000000,
@@ -223,6 +224,13 @@ CASES: dict[str, Case] = {
         ),
         half_bad=None,
         all_bad=_json({"event-data": {"event": "delivered"}}),
+    ),
+    "mailjet": Case(
+        good=_json(_MAILJET),
+        unknown=_json([_MAILJET | {"event": "teleported"}]),
+        bounce=_json([_MAILJET | {"event": "bounce", "hard_bounce": True, "error": "user unknown", "comment": _TEXT}]),
+        half_bad=_json([_MAILJET, {"event": "sent"}]),
+        all_bad=_json({"event": "sent"}),
     ),
     "mailtrap": Case(
         good=_json({"events": [_MAILTRAP]}),
