@@ -18,6 +18,8 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"  # connection refused, network down
     MALFORMED = "malformed"  # the server's answer, or the question's name, cannot be read
+    BOGUS = "bogus"  # the resolver's validation fails: SERVFAIL, but an answer when validation is switched off
+    LAME = "lame"  # the server asked by ``server`` is not authoritative for the name
 
     @property
     def definitive(self) -> bool:
@@ -40,7 +42,9 @@ class Question(msgspec.Struct, frozen=True):
 
 class Answer(msgspec.Struct, frozen=True):
     """``records`` in presentation order: TXT as joined text (latin-1), addresses as text, MX as ``"10 mx.example."``
-    split into (preference, exchange) by ``mx``. ``cnames`` is the chain followed, first target first.
+    split into (preference, exchange) by ``mx``, SRV as ``"0 5 443 host."``, TLSA, DS and DNSKEY as numbers and the data
+    in hex (DNSKEY: base64) without spaces, others in master-file form. ``cnames`` is the chain followed, first target
+    first.
     ``ttl`` in seconds is the lowest of the answer, 0 when there is none; of a negative answer that of the zone's SOA
     (RFC 2308 section 5), where the resolver shows it. ``authoritative`` is the AA flag, ``authentic`` the AD flag;
     both False where they were not asked for."""

@@ -10,21 +10,19 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
 from ipaddress import ip_address
 from typing import Any
 
 import aiodns
-import dns.asyncquery
 import dns.exception
-import dns.message
-import dns.name
-import dns.rcode
-import dns.rdatatype
 import dns.resolver
+import msgspec
 import pycares
 
 from agent.dns.answer import Answer, Outcome, Question, valid_name
+from agent.dns.wire import exchange
 
 _CHANNEL_AGE = 1.0  # seconds; the longest that anything can come out of c-ares' cache
 _CHANNELS = 32  # that may still have questions under way before new ones are made less often
@@ -43,12 +41,6 @@ _OUTCOMES = {
     pycares.errno.ARES_ECONNREFUSED: Outcome.UNREACHABLE,
     pycares.errno.ARES_ETIMEOUT: Outcome.TIMEOUT,
 }
-_RCODES = {
-    dns.rcode.NXDOMAIN: Outcome.NXDOMAIN,
-    dns.rcode.SERVFAIL: Outcome.SERVFAIL,
-    dns.rcode.REFUSED: Outcome.REFUSED,
-    dns.rcode.NOTIMP: Outcome.REFUSED,
-}
 _TYPES = {
     "A": pycares.QUERY_TYPE_A,
     "AAAA": pycares.QUERY_TYPE_AAAA,
@@ -59,6 +51,12 @@ _TYPES = {
     "SOA": pycares.QUERY_TYPE_SOA,
     "TXT": pycares.QUERY_TYPE_TXT,
 }
+
+
+_BY_HAND = frozenset({"CAA", "DNSKEY", "DS", "HTTPS", "RRSIG", "SRV", "SVCB", "TLSA"})
+_FINAL = (Outcome.MALFORMED, Outcome.LAME)  # asking the same server again would not help
+_PER_SERVER = 4  # questions under way to one server that is asked directly
+_DIRECT = 256  # and to all of them
 
 
 class _Channel:
@@ -94,6 +92,9 @@ class Resolver:
         self._timeout = timeout
         self._tries = max(1, tries)
         self._semaphore = asyncio.Semaphore(concurrency)
+        self._direct_limit = asyncio.Semaphore(_DIRECT)
+        self._places: dict[str, asyncio.Semaphore] = {}
+        self._waiting: Counter[str] = Counter()
         self._on_query = on_query
         self._channel: _Channel | None = None
         self._retired: set[_Channel] = set()
@@ -101,24 +102,29 @@ class Resolver:
         self._closed = False
 
     async def ask(self, question: Question) -> Answer:
-        """The answer, whatever happens. Raises ``ValueError`` for a record type that is not known here."""
-        if question.type not in _TYPES:
+        """The answer, whatever happens. Raises ``ValueError`` for a record type that is not known here, and for a
+        ``server`` that is no IP address."""
+        if question.type not in _TYPES and question.type not in _BY_HAND:
             raise ValueError(f"unknown record type {question.type!r}")
         if not valid_name(question.name):
-            return Answer(question, Outcome.MALFORMED, server=self._server)
-        answer = Answer(question, Outcome.UNREACHABLE, server=self._server)
+            return Answer(question, Outcome.MALFORMED, server=question.server or self._server)
+        answer = Answer(question, Outcome.UNREACHABLE, server=question.server or self._server)
         for attempt in range(self._tries):
             if attempt:
                 await asyncio.sleep(random.uniform(*_BACKOFF))  # noqa: S311 - jitter
-            async with self._semaphore:
-                begun = time.monotonic()
-                answer = await self._once(question)
-                if self._on_query:
-                    self._on_query(str(answer.outcome), time.monotonic() - begun)
-            if answer.outcome.definitive or answer.outcome is Outcome.MALFORMED or self._closed:
-                break
-            if self._channel is not None and self._channel.born <= begun:
+            begun = time.monotonic()
+            if question.server:
+                answer = await self._timed(question, self._direct(question))
+            else:
+                async with self._semaphore:
+                    answer = await self._timed(question, self._once(question))
+            if answer.outcome.definitive or answer.outcome in _FINAL or self._closed:
+                return answer
+            if not question.server and self._channel is not None and self._channel.born <= begun:
                 self.fresh()
+        if answer.outcome is Outcome.SERVFAIL and not question.server:
+            async with self._semaphore:
+                return await self._validated(question, answer)
         return answer
 
     def fresh(self) -> None:
@@ -141,6 +147,13 @@ class Resolver:
         self._retired.clear()
         await asyncio.gather(*self._closing, *(channel.dns.close() for channel in channels))
 
+    async def _timed(self, question: Question, asking: Coroutine[Any, Any, Answer]) -> Answer:
+        begun = time.monotonic()
+        answer = await asking
+        if self._on_query:
+            self._on_query(str(answer.outcome), time.monotonic() - begun)
+        return answer
+
     async def _once(self, question: Question) -> Answer:
         if self._closed:
             return Answer(question, Outcome.UNREACHABLE, server=self._server)
@@ -148,7 +161,8 @@ class Resolver:
         limit = self._timeout * max(1, len(self._servers)) * 2 + 1
         try:
             async with asyncio.timeout(limit):
-                if _HOST_CHARACTERS.issuperset(question.name):
+                by_hand = question.dnssec or question.type in _BY_HAND
+                if not by_hand and _HOST_CHARACTERS.issuperset(question.name):
                     return await self._through_channel(question)
                 return await self._by_hand(question)
         except TimeoutError:
@@ -199,34 +213,44 @@ class Resolver:
                 found += [(str(info[4][0]), port) for info in infos[:1]]
         return found
 
-    async def _by_hand(self, question: Question) -> Answer:
-        """Ask for a name that c-ares refuses to ask for. SPF's macros make such names (``user+tag.example.com``)."""
-        servers = await self._addresses()
-        if not servers:
-            system = dns.resolver.Resolver()
-            servers = [(str(server), 53) for server in system.nameservers if _is_address(str(server))][:1]
-        failure = Answer(question, Outcome.UNREACHABLE, server=self._server)
-        labels = [label.encode("ascii") for label in question.name.split(".")]
-        message = dns.message.make_query(dns.name.Name([*labels, b""]), question.type)
-        for host, port in servers:
-            try:
-                response, _ = await dns.asyncquery.udp_with_fallback(message, host, self._timeout, port)
-            except dns.exception.Timeout:
-                failure = Answer(question, Outcome.TIMEOUT, server=self._server)
-            except OSError:
-                failure = Answer(question, Outcome.UNREACHABLE, server=self._server)
-            except dns.exception.DNSException:
-                failure = Answer(question, Outcome.MALFORMED, server=self._server)
-            else:
-                if response.rcode() != dns.rcode.NOERROR:
-                    return Answer(question, _RCODES.get(response.rcode(), Outcome.MALFORMED), server=self._server)
-                type_ = dns.rdatatype.from_text(question.type)
-                sets = [rrset for rrset in response.answer if rrset.rdtype == type_]
-                texts = tuple(_hand_text(rdata) for rrset in sets for rdata in rrset)
-                ttl = min((rrset.ttl for rrset in response.answer), default=0)
-                outcome = Outcome.ANSWER if texts else Outcome.NODATA
-                return Answer(question, outcome, texts, ttl=ttl, server=self._server)
-        return failure
+    async def _by_hand(self, question: Question, *, unchecked: bool = False) -> Answer:
+        """Ask without c-ares, which refuses to ask for some names (SPF's macros make ``user+tag.example.com``), knows
+        few types and hides every flag. The servers are asked in turn until one has an answer."""
+        answer = Answer(question, Outcome.UNREACHABLE, server=self._server)
+        for host, port in await self._addresses() or _system():
+            got = await exchange(question, host, port, seconds=self._timeout, unchecked=unchecked)
+            answer = msgspec.structs.replace(got, server=self._server)
+            if answer.outcome.definitive:
+                break
+        return answer
+
+    async def _validated(self, question: Question, answer: Answer) -> Answer:
+        """What a SERVFAIL means: ``bogus`` if there is an answer as soon as validation is switched off, and still
+        none with it (RFC 4035 section 5.5)."""
+        unchecked = await self._timed(question, self._by_hand(question, unchecked=True))
+        if not unchecked.outcome.definitive:
+            return answer
+        again = await self._timed(question, self._by_hand(question))
+        return (
+            again if again.outcome is not Outcome.SERVFAIL else msgspec.structs.replace(answer, outcome=Outcome.BOGUS)
+        )
+
+    async def _direct(self, question: Question) -> Answer:
+        """Ask the question's own server. Each has places of its own, so that a slow one keeps nobody else waiting."""
+        host, port = _host_and_port(question.server)
+        if not _is_address(host):
+            raise ValueError(f"{question.server!r} is no IP address")
+        place = self._places.setdefault(question.server, asyncio.Semaphore(_PER_SERVER))
+        self._waiting[question.server] += 1
+        try:
+            async with place, self._direct_limit:
+                if self._closed:
+                    return Answer(question, Outcome.UNREACHABLE, server=question.server)
+                return await exchange(question, host, port, seconds=self._timeout, recurse=False)
+        finally:
+            self._waiting[question.server] -= 1
+            if not self._waiting[question.server]:
+                del self._waiting[question.server], self._places[question.server]
 
 
 def _answer(question: Question, result: pycares.DNSResult, server: str) -> Answer:
@@ -271,15 +295,13 @@ def _text(type_: str, data: Any) -> str:
             return f"{_name(data.mname)} {_name(data.rname)} {times}"
 
 
-def _hand_text(rdata: Any) -> str:
-    if rdata.rdtype == dns.rdatatype.TXT:
-        return b"".join(rdata.strings).decode("latin-1")
-    return str(rdata.to_text()).lower().rstrip(".") + ("." if rdata.rdtype == dns.rdatatype.MX else "")
-
-
 def _name(value: str | bytes) -> str:
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     return text.rstrip(".").lower()
+
+
+def _system() -> list[tuple[str, int]]:
+    return [(str(server), 53) for server in dns.resolver.Resolver().nameservers if _is_address(str(server))]
 
 
 def _is_address(host: str) -> bool:

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from tests.servers.base import free_port, program, running
@@ -37,20 +37,31 @@ class DnsServer:
         if done.returncode:
             raise RuntimeError(f"knotc {' '.join(arguments)}: {done.stdout}{done.stderr}")
 
+    def ds(self, zone: str) -> str:
+        """The DS record of a zone that the server signs."""
+        command = [program("keymgr", "knot"), "-c", str(self._folder / "knot.conf"), zone, "ds"]
+        out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
+        return next(line for line in out.splitlines() if " DS " in line and " 13 2 " in line)
+
     def stop(self) -> None:
         """Stop answering. Safe to call twice."""
         self._stack.close()
 
 
 @contextlib.contextmanager
-def dns_server(tmp_path: Path, zones: Mapping[str, str], *, ttl: int = 0, port: int = 0) -> Iterator[DnsServer]:
-    """A running name server with these zones."""
+def dns_server(
+    tmp_path: Path, zones: Mapping[str, str], *, ttl: int = 0, port: int = 0, signed: Collection[str] = ()
+) -> Iterator[DnsServer]:
+    """A running name server with these zones; those ``signed`` it signs itself."""
     folder = tmp_path / "knot"
     folder.mkdir(exist_ok=True)
-    port = port or _free_port()
+    port = port or free_dns_port()
     # A socket's path is limited to about 100 characters, which pytest's folders exceed.
     run = Path(tempfile.mkdtemp(prefix="knot-"))
-    listed = "".join(f"  - domain: {name}\n    file: {folder / name}.zone\n" for name in zones)
+    listed = "".join(
+        f"  - domain: {name}\n    file: {folder / name}.zone\n" + "    dnssec-signing: on\n" * (name in signed)
+        for name in zones
+    )
     (folder / "knot.conf").write_text(
         f"server:\n  listen: 127.0.0.1@{port}\n  rundir: {run}\n  udp-workers: 1\n  tcp-workers: 1\n"
         f"  background-workers: 1\ncontrol:\n  listen: {run / 'control'}\n"
@@ -79,7 +90,7 @@ def dns_server(tmp_path: Path, zones: Mapping[str, str], *, ttl: int = 0, port: 
         yield server
 
 
-def _free_port() -> int:
+def free_dns_port() -> int:
     """A port free for both UDP and TCP."""
     for _ in range(50):
         port = free_port(socket.SOCK_DGRAM)
