@@ -58,6 +58,7 @@ def dns_server(
     port = port or free_dns_port()
     # A socket's path is limited to about 100 characters, which pytest's folders exceed.
     run = Path(tempfile.mkdtemp(prefix="knot-"))
+    (run / "db").mkdir()
     listed = "".join(
         f"  - domain: {name}\n    file: {folder / name}.zone\n" + "    dnssec-signing: on\n" * (name in signed)
         for name in zones
