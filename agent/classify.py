@@ -1,4 +1,4 @@
-"""What a remote server's answer says: its codes, and the class of bounce it means when the ESP names none.
+"""What a remote server's answer says: its codes, and what it means by the rules of ``bounce_rules.toml``.
 
 Pure, and linear in the text: only the first ``READ`` characters are looked at.
 """
@@ -6,9 +6,11 @@ Pure, and linear in the text: only the first ``READ`` characters are looked at.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import NamedTuple
 
-from agent.events import BounceClass
+from agent.bounce_rules import Category, Rule, shipped
+from agent.events import MASK, BounceClass, Kind, mask_addresses
 
 READ = 2048
 
@@ -64,24 +66,65 @@ def parse_reply(text: str) -> Reply:
     return Reply(int(basic[1]) if basic else None, enhanced[1] if enhanced else "")
 
 
-_HARD_CODES = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1", "5.4.4"})
-_HARD_WORDS = re.compile(
-    r"\b(?:user unknown|unknown user|no such user|does not exist|mailbox unavailable|unroute?able|domain not found)\b",
-    re.IGNORECASE,
-)
-_FULL_WORDS = re.compile(r"\b(?:mailbox (?:is )?full|over ?quota|quota exceeded)\b", re.IGNORECASE)
-_SOFT_WORDS = re.compile(r"\b(?:timed out|connection refused|gr[ae]y-?list(?:ed|ing)?)\b", re.IGNORECASE)
-_BLOCK_WORDS = re.compile(
-    r"\b(?:spam|blocked|(?:black|block)-?list(?:ed)?|reputation|policy|dmarc|spf|dkim|rate[ -]limit(?:ed|s)?|banned"
-    r"|spamhaus\.org|spamcop\.net|barracudacentral\.org|sorbs\.net|abuseat\.org|uceprotect\.net|surbl\.org|uribl\.com"
-    r"|mailspike\.(?:net|org)|psbl\.surriel\.com|invaluement\.com|spfbl\.net|nszones\.com|0spam\.org|s5h\.net)\b",
-    re.IGNORECASE,
-)
+class Diagnosis(NamedTuple):
+    """What an answer means.
+
+    ``bounce_class`` is ``undetermined`` where no rule decides and in every ``category`` but ``bounce``. ``rule`` is the
+    id of the rule that decided, ``""`` if none did; ``says`` the same in words. ``points_to`` names what to look at,
+    the likeliest first: keys of the hints in ``bounce_rules.toml``.
+    """
+
+    bounce_class: BounceClass
+    rule: str = ""
+    points_to: tuple[str, ...] = ()
+    category: Category = Category.BOUNCE
+    says: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """What a report of a failure is, by this diagnosis: a bounce; ``dropped`` when it was never tried; ``other``
+        when a person, a program or a waiting queue has answered."""
+        return _KINDS.get(self.category, Kind.OTHER)
+
+
+_KINDS = {Category.BOUNCE: Kind.BOUNCED, Category.SUPPRESSION: Kind.DROPPED}
+_UNKNOWN = Diagnosis(BounceClass.UNDETERMINED)
+
+
+def explain(text: str, smtp_code: int | None = None, enhanced_code: str = "") -> Diagnosis:
+    """What a remote text means, by the first of the rules in ``bounce_rules.toml`` that holds.
+
+    Codes not given are taken from the text. Mail addresses, masked or not, are passed over: nobody's name decides.
+    """
+    if not smtp_code or not enhanced_code:
+        found = parse_reply(text)
+        smtp_code = smtp_code or found.smtp_code
+        enhanced_code = enhanced_code or found.enhanced_code
+    rule = _first(text, smtp_code, enhanced_code)
+    return _diagnosis(rule.id) if rule else _UNKNOWN
+
+
+def _first(text: str, smtp_code: int | None, enhanced_code: str) -> Rule | None:
+    text = strip_prefix(text)
+    if "@" in text:
+        text = mask_addresses(text)
+    return shipped().first(text.replace(MASK, " "), smtp_code, enhanced_code)
+
+
+@cache
+def _diagnosis(rule_id: str) -> Diagnosis:
+    rule = shipped().rules[rule_id]
+    bounce_class = rule.bounce_class or BounceClass.UNDETERMINED
+    return Diagnosis(bounce_class, rule_id, tuple(rule.points_to), rule.category, rule.says)
 
 
 def mailbox_full(text: str, enhanced_code: str = "") -> bool:
-    """Whether an answer says that the mailbox is full (``x.2.2``, RFC 3463 section 3.3, or words)."""
-    return enhanced_code.endswith(".2.2") or _FULL_WORDS.search(text[:READ]) is not None
+    """Whether an answer says that the mailbox is full: by ``x.2.2`` (RFC 3463 section 3.3) or, whatever its codes, by
+    its words."""
+    if enhanced_code.endswith(".2.2"):
+        return True
+    rule = _first(text, None, "")
+    return rule is not None and rule.id == "words-mailbox-full"
 
 
 def is_policy(enhanced_code: str) -> bool:
@@ -96,21 +139,4 @@ def classify(text: str, smtp_code: int | None = None, enhanced_code: str = "") -
     Codes not given are taken from the text. Codes come before words, since servers put anything into words; the bare
     word "denied" means nothing, since Microsoft answers an unknown recipient with it.
     """
-    if not smtp_code or not enhanced_code:
-        found = parse_reply(text)
-        smtp_code = smtp_code or found.smtp_code
-        enhanced_code = enhanced_code or found.enhanced_code
-    if is_policy(enhanced_code):
-        return BounceClass.BLOCK
-    if enhanced_code in _HARD_CODES:
-        return BounceClass.HARD
-    if enhanced_code.startswith("4.") or enhanced_code.endswith((".2.2", ".2.3")) or enhanced_code == "5.3.4":
-        return BounceClass.SOFT
-    text = strip_prefix(text)
-    if _HARD_WORDS.search(text):
-        return BounceClass.HARD
-    if mailbox_full(text) or _SOFT_WORDS.search(text) or (smtp_code and 400 <= smtp_code < 500):
-        return BounceClass.SOFT
-    if _BLOCK_WORDS.search(text):
-        return BounceClass.BLOCK
-    return BounceClass.UNDETERMINED
+    return explain(text, smtp_code, enhanced_code).bounce_class

@@ -20,6 +20,7 @@ from agent.alerts.alertmanager import Endpoint, Notifier
 from agent.alerts.catalogue import SourceHealth, conditions, source_conditions
 from agent.alerts.incidents import step
 from agent.alerts.types import Incident
+from agent.bounce_rules import shipped
 from agent.dns.checks.base import Subject, Watched
 from agent.dns.resolver import Resolver
 from agent.dns.watch import Watch
@@ -88,6 +89,7 @@ class Daemon:
         self._saved: dict[str, dict[str, bytes]] = {"incident": {}, "finding": {}}
         self._source_states: dict[str, SourceState] = {}
         self._recent: tuple[RecentBounce, ...] = ()
+        shipped()  # Reading them takes longer than any request may be held up.
         self._phases = settings.phases.in_force()
         self._domain_phases: dict[str, str] = {d.name: d.phase for d in settings.domains}
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.classify import READ, classify, is_enhanced_code, mailbox_full, parse_reply, strip_prefix
-from agent.events import BounceClass
+from agent.bounce_rules import Category
+from agent.classify import READ, Diagnosis, classify, explain, is_enhanced_code, mailbox_full, parse_reply, strip_prefix
+from agent.events import BounceClass, Kind, reason_text
 
 HARD, SOFT, BLOCK, UNDETERMINED = BounceClass.HARD, BounceClass.SOFT, BounceClass.BLOCK, BounceClass.UNDETERMINED
 
@@ -95,7 +96,8 @@ def test_policy_codes(code: str) -> None:
         ("450 whatever", SOFT),
         ("421 blocked", SOFT),
         ("450 user unknown", HARD),
-        ("550 5.4.1 Recipient address rejected: Access denied", UNDETERMINED),
+        ("550 5.4.1 Recipient address rejected: Access denied", HARD),
+        ("550 Access denied", UNDETERMINED),
         ("550 5.0.0 antispamming policyholder spfx", UNDETERMINED),
         ("554 no", UNDETERMINED),
         ("", UNDETERMINED),
@@ -138,6 +140,7 @@ def test_enhanced_code_alone(text: str, expected: bool) -> None:
 @given(st.text() | st.text("245.01- ;:()#smtpsent", max_size=200))
 def test_any_text_has_a_class(text: str) -> None:
     assert classify(text) in BounceClass
+    assert explain(text) == explain(text[:READ])
     code, enhanced = parse_reply(text)
     assert code is None or 200 <= code <= 599
     assert enhanced == "" or is_enhanced_code(enhanced)
@@ -150,3 +153,38 @@ def test_hostile_text_is_read_in_bounded_time(unit: str) -> None:
     classify(text)
     assert time.perf_counter() - start < 0.5
     assert classify("x" * READ + " user unknown") is UNDETERMINED
+
+
+def test_an_answer_is_explained_by_its_rule() -> None:
+    found = explain("550-5.7.26 This mail has been blocked because the sender is unauthenticated. gsmtp")
+    assert (found.bounce_class, found.rule, found.points_to) == (BLOCK, "gmail-unauthenticated", ("spf", "dkim"))
+    assert (found.category, found.kind) == (Category.BOUNCE, Kind.BOUNCED)
+    assert explain("554 no") == Diagnosis(UNDETERMINED)
+
+
+@pytest.mark.parametrize(
+    ("text", "category", "kind"),
+    [
+        ("554 5.7.1 recipient address suppressed due to customer policy", Category.SUPPRESSION, Kind.DROPPED),
+        ("Out of office until Monday", Category.AUTO_REPLY, Kind.OTHER),
+        ("Action: delayed", Category.DELAY_NOTICE, Kind.OTHER),
+        ("Spam Arrest: please confirm", Category.CHALLENGE_RESPONSE, Kind.OTHER),
+        ("550 5.1.1 user unknown, out of office", Category.BOUNCE, Kind.BOUNCED),
+        ("550 spamarrest: will be retried", Category.BOUNCE, Kind.BOUNCED),
+    ],
+)
+def test_what_is_no_bounce_is_not_called_one(text: str, category: Category, kind: Kind) -> None:
+    found = explain(text)
+    assert (found.category, found.kind) == (category, kind)
+    assert (category is Category.BOUNCE) or found.bounce_class is UNDETERMINED
+
+
+@pytest.mark.parametrize("name", ["spam", "blocked", "user.unknown", "dmarc-reports", "out-of-office"])
+def test_the_words_of_an_address_decide_nothing(name: str) -> None:
+    assert explain(f"554 <{name}@example.com>: no") == Diagnosis(UNDETERMINED)
+    assert explain(f"550 {name}@policy.example: mailbox full").rule == "words-mailbox-full"
+
+
+def test_a_masked_text_means_what_it_meant() -> None:
+    text = "550 5.4.1 <x@example.com>: Recipient address rejected: Access denied"
+    assert explain(reason_text(text)) == explain(text)
