@@ -191,7 +191,7 @@ class Daemon:
             await asyncio.to_thread(registered_domain, self._settings.domains[0].name)
             self._watch = Watch(
                 self._resolver,
-                [Subject(d.name, d.dkim_selectors, d.sending_ips) for d in self._settings.domains],
+                [Subject(d.name, d.dkim_selectors, d.sending_ips, parked=d.parked) for d in self._settings.domains],
                 interval=self._settings.dns.interval,
                 min_interval=self._settings.dns.min_interval,
                 clock=self._clock,

@@ -368,8 +368,11 @@ class Domain(_Model):
     phase: Literal["foundation", "growth", "enterprise"] = Field(
         "foundation", description="Phase whose targets it is held to."
     )
-    dkim_selectors: tuple[Selector, ...] = Field((), description="Selectors in use; they cannot be discovered.")
+    dkim_selectors: tuple[Selector, ...] = Field(
+        (), description="Selectors in use; without any, those that sending services use for everybody are looked for."
+    )
     sending_ips: tuple[IpAddress, ...] = Field((), description="Addresses that must pass SPF for this domain.")
+    parked: bool = Field(False, description="Whether it sends nothing, so that nobody may send in its name.")
 
 
 class PhaseOverride(_Model):

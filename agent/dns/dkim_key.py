@@ -23,12 +23,14 @@ class KeyRecordError(ValueError):
 
 class DkimKey(msgspec.Struct, frozen=True):
     """``type`` is ``rsa`` or ``ed25519``, ``bits`` the modulus length (256 for Ed25519), ``testing`` the flag ``t=y``,
-    ``late_version`` tells that ``v=`` is not the first tag."""
+    ``strict`` the flag ``t=s`` (the signer's ``i=`` must be ``d=`` itself), ``late_version`` tells that ``v=`` is not
+    the first tag."""
 
     type: str
     bits: int
     testing: bool = False
     late_version: bool = False
+    strict: bool = False
 
 
 class _Truncated(ValueError):
@@ -37,6 +39,10 @@ class _Truncated(ValueError):
 
 def read(text: str) -> DkimKey:
     """The key of one TXT record. Raises ``KeyRecordError``."""
+    if "\\;" in text or text[:1] == '"':
+        raise KeyRecordError(
+            "key_undecodable", "the record holds quotes or backslashes that belong to the zone file only"
+        )
     try:
         tags = taglist.parse(text)
     except taglist.TagListError as e:
@@ -54,12 +60,12 @@ def read(text: str) -> DkimKey:
         raise KeyRecordError("hash_unusable", f"h={values['h'][:40]} excludes sha256, the only hash still valid")
     if "s" in values and not {"*", "email"} & set(_list(values["s"])):
         raise KeyRecordError("service_excluded", f"s={values['s'][:40]} excludes e-mail")
-    testing = "y" in _list(values.get("t", ""))
+    flags = _list(values.get("t", ""))
     late = "v" in values and tags[0][0] != "v"
     kind = values.get("k", "rsa").lower()
     if kind not in ("rsa", "ed25519"):
         raise KeyRecordError("key_undecodable", f"k={kind[:40]} is no key type that verifiers know")
-    return DkimKey(kind, _bits(kind, re.sub(r"\s+", "", values["p"]), len(text)), testing, late)
+    return DkimKey(kind, _bits(kind, re.sub(r"\s+", "", values["p"]), len(text)), "y" in flags, late, "s" in flags)
 
 
 def _list(value: str) -> list[str]:

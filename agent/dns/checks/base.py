@@ -25,12 +25,13 @@ class Verdict(StrEnum):
 
 class Subject(msgspec.Struct, frozen=True):
     """What is checked: a domain and what settings say of it. ``parked`` is a domain that sends nothing and must not be
-    usable by others."""
+    usable by others; ``probe_selectors`` looks for the usual DKIM selectors although some are known."""
 
     domain: str
     dkim_selectors: tuple[str, ...] = ()
     sending_ips: tuple[str, ...] = ()
     parked: bool = False
+    probe_selectors: bool = False
 
 
 class Finding(msgspec.Struct, frozen=True):
