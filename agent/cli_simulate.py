@@ -45,6 +45,9 @@ def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--messages", type=click.IntRange(1), default=1000, show_default=True)
 @click.option("--rate", type=click.FloatRange(0), default=0.0, help="Reports a second; 0 is as fast as they are taken.")
+@click.option("--time-scale", type=click.FloatRange(0, min_open=True),
+              help="Replay the traffic and the vendor's retries so many times as fast as they come in life. Without it "
+              "traffic goes at --rate, and an hour of the vendor's patience passes in a second.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Reports in a request.")
 @click.option("--hours", type=click.FloatRange(0.001, 24 * 35), default=24.0, show_default=True,
               help="Send times are spread over so many hours until now, or --until.")  # fmt: skip
@@ -59,7 +62,8 @@ def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_share_options
 def simulate(
     provider: str, url: str | None, output: Any, config: Path | None, source: str | None, private_key: Any,
-    new_key: Path | None, messages: int, rate: float, batch: int, hours: float, until: datetime | None, seed: int,
+    new_key: Path | None, messages: int, rate: float, time_scale: float | None, batch: int,
+    hours: float, until: datetime | None, seed: int,
     domains: tuple[str, ...], streams: tuple[str, ...], mailboxes: tuple[str, ...], as_json: bool,
     **shares: float | None,
 ) -> int:  # fmt: skip
@@ -97,7 +101,7 @@ def simulate(
         try:
             sent = asyncio.run(
                 sending.simulate(
-                    provider, scenario, str(url), credentials, rate=rate, batch=batch,
+                    provider, scenario, str(url), credentials, rate=rate, batch=batch, time_scale=time_scale,
                     progress=lambda s: advance(min(s.reports, messages)),
                 )
             )  # fmt: skip
@@ -173,11 +177,18 @@ def _tell(truth: Any, sent: Any, as_json: bool) -> None:
         document = {"reports": truth.reports, "copies": truth.copies, "counts": counts}
         if sent is not None:
             document |= {"requests": sent.delivered, "retries": sent.retries, "failed_requests": sent.failed}
+            document |= {"retried": sent.retried, "given_up": sent.given_up, "lost_reports": sent.lost}
         click.echo(json.dumps(document))
         return
     if sent is not None:
         click.echo(f"{sent.delivered:,} requests taken, {sent.retries:,} retries, {sent.failed:,} given up"
                    + (f" (last answer: {sent.last_error})" if sent.failed else ""))  # fmt: skip
+        for answer, n in sorted(sent.retried.items()):
+            click.echo(f"  retried after {answer}: {n:,}")
+        for rule, n in sorted(sent.given_up.items()):
+            click.echo(f"  given up, {rule}: {n:,}")
+        if sent.lost:
+            click.echo(f"{sent.lost:,} reports are lost at the vendor; an agent cannot count them.")
     click.echo(f"{truth.reports:,} reports, {truth.copies:,} of them copies. An agent must count exactly:")
     for measure, n in counts.items():
         click.echo(f"  {measure:16} {n:>10,}")

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from agent.providers.base import Credentials
+from agent.simulate.retry import Schedule
 from agent.simulate.traffic import Item, Voice
 
 
@@ -32,6 +33,10 @@ class Simulator(Protocol):
     @property
     def VOICE(self) -> Voice:  # noqa: N802 - a module constant
         """What this vendor's reports say and leave out."""
+
+    @property
+    def RETRY(self) -> Schedule:  # noqa: N802 - a module constant
+        """What the vendor does with a request that was not taken."""
 
     def requests(self, items: Iterable[Item], batch: int) -> Iterator[Request]:
         """Bodies as the vendor posts them, in order; at most ``batch`` reports each where it batches at all."""

@@ -12,12 +12,15 @@ from uuid import UUID
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import ASSUMED, Schedule
 from agent.simulate.traffic import Item, Voice
 
 # It tells neither of mail it took nor of attempts that failed for now.
 VOICE = Voice(
     reports_accepted=False, names_domain=frozenset(Kind), async_ids=True, silent=frozenset({Kind.DEFERRED})
 )  # fmt: skip
+# Only that 200 takes it, and that 1,000 failures disable the webhook, is documented.
+RETRY = Schedule(delays=ASSUMED.delays, taken=frozenset({200}), confirmed=False)
 
 _NAMES = {
     Kind.DELIVERED: "Sent",

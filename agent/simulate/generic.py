@@ -13,10 +13,13 @@ import msgspec
 from agent.events import Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import ASSUMED
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
 VOICE = Voice(reports_accepted=True, names_domain=frozenset(Kind), async_ids=True)
+# What a sender of one's own should do at least.
+RETRY = ASSUMED
 
 _WITH_REASON = frozenset({Kind.BOUNCED, Kind.DEFERRED, Kind.DROPPED})
 _encode = msgspec.json.Encoder().encode

@@ -13,6 +13,7 @@ from agent.classify import parse_reply
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, header_secrets, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import DAY, MINUTE, Schedule, growing
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
@@ -23,6 +24,9 @@ VOICE = Voice(
     async_ids=False,
     silent=frozenset({Kind.OPENED, Kind.CLICKED, Kind.UNSUBSCRIBED, Kind.COMPLAINED}),
 )
+# Source (policy-extras/log_hooks.lua): an answer that is no success drops the record; only while nobody answers it is
+# kept, for as long as a message lives (7 days unless configured).
+RETRY = Schedule(delays=(), without_answer=growing(MINUTE, 20 * MINUTE, 7 * DAY))
 
 _NAMES = {
     Kind.ACCEPTED: "Reception",

@@ -13,6 +13,7 @@ import msgspec
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import Schedule
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
@@ -23,6 +24,8 @@ VOICE = Voice(
     async_ids=True,
     classes={BounceClass.UNDETERMINED: BounceClass.SOFT},
 )
+# The older docs' two retries; newer ones speak of some three days. No 4xx but 429 is retried. Unconfirmed.
+RETRY = Schedule(delays=(10.0, 100.0), final=frozenset(range(400, 500)) - {429}, confirmed=False)
 
 _TYPES = {
     Kind.ACCEPTED: "sent",

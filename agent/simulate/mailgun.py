@@ -13,10 +13,16 @@ import msgspec
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import HOUR, MINUTE, Schedule
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
 VOICE = Voice(reports_accepted=True, names_domain=frozenset(Kind), async_ids=True)
+# Docs "Webhook retries": 200 takes it, 406 ends it, and events of deliveries are not retried at all.
+RETRY = Schedule(
+    delays=(5 * MINUTE, 10 * MINUTE, 15 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR),
+    taken=frozenset({200}), final=frozenset({406}), once=b'"event":"delivered"',
+)  # fmt: skip
 
 _NAMES = {
     Kind.ACCEPTED: "accepted",

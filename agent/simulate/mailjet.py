@@ -13,6 +13,7 @@ import msgspec
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import Schedule
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
@@ -23,6 +24,8 @@ VOICE = Voice(
     async_ids=True,
     classes={BounceClass.UNDETERMINED: BounceClass.SOFT},
 )
+# Docs "Event API": 200 takes it; every 30 seconds for 24 hours, then the URL is suspended.
+RETRY = Schedule(delays=(30.0,) * 2880, taken=frozenset({200}))
 
 _NAMES = {
     Kind.DELIVERED: "sent",

@@ -14,6 +14,7 @@ import msgspec
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import ASSUMED, Schedule
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
@@ -24,6 +25,8 @@ VOICE = Voice(
     async_ids=True,
     classes={BounceClass.UNDETERMINED: BounceClass.HARD},
 )
+# Only that 200 takes it is documented.
+RETRY = Schedule(delays=ASSUMED.delays, taken=frozenset({200}), confirmed=False)
 
 _TYPES: dict[Kind, tuple[str, ...]] = {
     Kind.DELIVERED: ("delivery",),

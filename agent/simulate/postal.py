@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import MINUTE, Schedule
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
@@ -34,6 +35,8 @@ VOICE = Voice(
     silent=frozenset({Kind.COMPLAINED, Kind.UNSUBSCRIBED}),
     async_class=BounceClass.UNDETERMINED,
 )
+# Source (webhook_delivery_service): five retries, then the request is deleted.
+RETRY = Schedule(delays=(2 * MINUTE, 3 * MINUTE, 6 * MINUTE, 10 * MINUTE, 15 * MINUTE))
 
 # Event, and status of its payload.
 _EVENTS = {

@@ -14,6 +14,7 @@ import msgspec
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, header_secrets, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import HOUR, MINUTE, Schedule
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
@@ -23,6 +24,12 @@ VOICE = Voice(
     names_domain=frozenset({Kind.BOUNCED, Kind.DEFERRED, Kind.DROPPED, Kind.COMPLAINED}),
     async_ids=True,
 )
+# Article "What is the webhook retry schedule?": 200 takes it, 403 ends it. A shorter schedule for deliveries, opens and
+# clicks is told of elsewhere; unconfirmed.
+RETRY = Schedule(
+    delays=(*(m * MINUTE for m in (1, 5, 10, 10, 10, 15, 30)), HOUR, 2 * HOUR, 6 * HOUR),
+    taken=frozenset({200}), final=frozenset({403}),
+)  # fmt: skip
 
 # Type, type code, name and fixed description of a bounce: several ways to say the same.
 _Way = tuple[str, int, str, str]

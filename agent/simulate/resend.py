@@ -15,6 +15,7 @@ import msgspec
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import HOUR, MINUTE, Schedule
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
@@ -22,6 +23,8 @@ from agent.simulate.wording import remote_text
 VOICE = Voice(
     reports_accepted=True, names_domain=frozenset(Kind), async_ids=True, silent=frozenset({Kind.UNSUBSCRIBED})
 )  # fmt: skip
+# Docs of Svix, "Retries".
+RETRY = Schedule(delays=(5.0, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 10 * HOUR))
 
 _TYPES: dict[Kind, tuple[str, ...]] = {
     Kind.ACCEPTED: ("email.sent",),

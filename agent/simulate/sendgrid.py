@@ -21,11 +21,14 @@ from cryptography.hazmat.primitives.serialization import (
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import DAY, HOUR, Schedule, growing
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
 # The domain travels as a custom argument; SendGrid repeats none of these, nor an id, on an asynchronous bounce.
 VOICE = Voice(reports_accepted=True, names_domain=frozenset(Kind), async_ids=False)
+# Docs: every answer but 2xx, at growing intervals, for 24 hours. How they grow is not documented.
+RETRY = Schedule(delays=growing(30.0, HOUR, DAY))
 
 _NAMES = {
     Kind.ACCEPTED: "processed",

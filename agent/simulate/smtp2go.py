@@ -13,6 +13,7 @@ import msgspec
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import ASSUMED
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
@@ -20,6 +21,7 @@ from agent.simulate.wording import remote_text
 VOICE = Voice(
     reports_accepted=True, names_domain=frozenset(Kind), async_ids=True, silent=frozenset({Kind.DEFERRED})
 )  # fmt: skip
+RETRY = ASSUMED
 
 _NAMES = {
     Kind.ACCEPTED: "processed",

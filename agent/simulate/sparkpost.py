@@ -13,10 +13,13 @@ import msgspec
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import MINUTE, Schedule
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
 VOICE = Voice(reports_accepted=True, names_domain=frozenset(Kind), async_ids=True)
+# Docs "Webhooks": 11 retries within 8 hours. How the intervals grow is not documented.
+RETRY = Schedule(delays=(*((2 << n) * MINUTE for n in range(6)), *(70 * MINUTE,) * 5))
 
 # Class of the wrapper, and type, of each kind: several ways to say the same.
 _TYPES: dict[Kind, tuple[tuple[str, str], ...]] = {

@@ -12,11 +12,14 @@ import msgspec
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import MINUTE, Schedule
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
 # The domain and the stream travel as metadata; a soft bounce is never final, so what is given up bounces hard.
 VOICE = Voice(reports_accepted=True, names_domain=frozenset(Kind), async_ids=True)
+# Docs "Webhooks": 200 takes it; every ten minutes for a day.
+RETRY = Schedule(delays=(10 * MINUTE,) * 144, taken=frozenset({200}))
 
 _NAMES = {
     Kind.ACCEPTED: "sent",

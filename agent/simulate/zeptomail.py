@@ -14,6 +14,7 @@ import msgspec
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, header_secrets, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import ASSUMED, Schedule
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
@@ -25,6 +26,8 @@ VOICE = Voice(
     silent=frozenset({Kind.DEFERRED, Kind.DROPPED, Kind.UNSUBSCRIBED}),
     classes={BounceClass.UNDETERMINED: BounceClass.HARD},
 )
+# Only that 200 takes it is documented.
+RETRY = Schedule(delays=ASSUMED.delays, taken=frozenset({200}), confirmed=False)
 
 _NAMES = {
     Kind.DELIVERED: "delivered",

@@ -282,6 +282,7 @@ async def test_what_is_refused_is_sent_again_until_it_is_taken(name: str, serve)
         receiver.keys.signing,
         batch=7,
         concurrency=3,
+        attempts=8,
         progress=lambda s: seen.append(s.reports),
     )
     assert sent.failed == 0
