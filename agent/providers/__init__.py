@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.providers import (
+    brevo,
     elastic_email,
     generic,
     kumomta,
@@ -22,6 +23,7 @@ from agent.providers import (
 from agent.providers.base import AuthenticationError, Credentials, Parsed, ParseError, Provider, WebhookRequest
 
 PROVIDERS: dict[str, Provider] = {
+    "brevo": brevo,
     "elastic_email": elastic_email,
     "generic": generic,
     "kumomta": kumomta,

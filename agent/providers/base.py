@@ -139,6 +139,13 @@ def check_basic(request: WebhookRequest, credentials: Credentials) -> bool:
     return bool(colon) and any(matches)
 
 
+def username_problem(credentials: Credentials) -> str | None:
+    """A sentence when a user name is one that basic authentication cannot carry (RFC 7617 section 2)."""
+    if any(":" in name for name in secrets(credentials, "username")):
+        return "username contains a colon, which basic authentication cannot carry"
+    return None
+
+
 _LONGEST_QUERY = 4096
 
 
@@ -251,6 +258,23 @@ def domain_in(text: str) -> str:
     """The domain in ``addr`` or ``Name <addr>``, lower case; ``""`` when there is none."""
     words = text[:2048].rpartition("@")[2].partition(">")[0].split()
     return words[0].lower()[:253] if words and "@" in text[:2048] else ""
+
+
+class _Attached(msgspec.Struct):
+    from_domain: str = ""
+
+
+_decode_attached = msgspec.json.Decoder(_Attached).decode
+
+
+def attached_domain(text: str | None) -> str:
+    """``from_domain`` of the JSON object that a sender attached to the message, lower case; ``""`` if it is no such."""
+    if not text or text[0] != "{":
+        return ""
+    try:
+        return _decode_attached(text).from_domain.strip().lower()[:253]
+    except (ValueError, RecursionError):
+        return ""
 
 
 _S = TypeVar("_S", bound=msgspec.Struct)

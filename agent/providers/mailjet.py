@@ -20,12 +20,13 @@ from agent.providers.base import (
     address_in,
     as_text,
     as_time,
+    attached_domain,
     check_basic,
     event_name,
     load_json,
     read_each,
     salvage,
-    secrets,
+    username_problem,
 )
 
 CREDENTIALS: tuple[tuple[str, ...], ...] = (("username", "password"),)
@@ -33,10 +34,8 @@ REPLAY_WINDOW = 0.0
 
 
 def validate_credentials(credentials: Credentials) -> str | None:
-    """A sentence when a user name is one that basic authentication cannot carry (RFC 7617 section 2)."""
-    if any(":" in name for name in secrets(credentials, "username")):
-        return "username contains a colon, which basic authentication cannot carry"
-    return None
+    """A sentence when a user name cannot be sent."""
+    return username_problem(credentials)
 
 
 def authenticate(request: WebhookRequest, credentials: Credentials) -> None:
@@ -64,13 +63,8 @@ class _Item(msgspec.Struct, gc=False):
     url: str | None = None
 
 
-class _Payload(msgspec.Struct, gc=False):
-    from_domain: str = ""
-
-
 _decode_all = msgspec.json.Decoder(list[_Item]).decode
 _decode_one = msgspec.json.Decoder(_Item).decode
-_decode_payload = msgspec.json.Decoder(_Payload).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 _KINDS = {
@@ -121,7 +115,7 @@ def _event(item: _Item) -> Event | None:
         message_id[:512],
         "",
         bounce_class,
-        _domain(item.payload),
+        attached_domain(item.payload),
         "",
         tags,
         smtp_code,
@@ -145,15 +139,6 @@ def _bounce(item: _Item, text: str) -> tuple[Kind, BounceClass | None]:
     if hard is False or related_to == "system":
         return Kind.BOUNCED, BounceClass.SOFT
     return Kind.BOUNCED, classify(text)
-
-
-def _domain(payload: str | None) -> str:
-    if not payload or payload[0] != "{":
-        return ""
-    try:
-        return _decode_payload(payload).from_domain.strip().lower()[:253]
-    except (ValueError, RecursionError):
-        return ""
 
 
 def _read(body: bytes) -> Sequence[_Item | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.simulate import (
+    brevo,
     elastic_email,
     generic,
     kumomta,
@@ -23,6 +24,7 @@ from agent.simulate.base import KeyPair, Request, Simulator
 from agent.simulate.traffic import Item, Place, Scenario, Traffic, Truth, Voice
 
 SIMULATORS: dict[str, Simulator] = {
+    "brevo": brevo,
     "elastic_email": elastic_email,
     "generic": generic,
     "kumomta": kumomta,

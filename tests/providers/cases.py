@@ -68,6 +68,7 @@ _GENERIC = {"kind": "delivered", "at": 1700000000, "message_id": "m1", "recipien
 _UNISENDER_GO = {"job_id": "m1", "email": "r@example.com", "status": "delivered", "event_time": "2023-11-14 22:13:20"}
 
 
+_BREVO = {"event": "delivered", "email": "r@example.com", "message-id": "<m1>", "ts_epoch": 1700000000000}
 _MAILJET = {"event": "sent", "time": 1700000000, "email": "r@example.com", "MessageID": "m1"}
 _MAILGUN = {
     "event": "delivered",
@@ -224,6 +225,13 @@ CASES: dict[str, Case] = {
         ),
         half_bad=None,
         all_bad=_json({"event-data": {"event": "delivered"}}),
+    ),
+    "brevo": Case(
+        good=_json(_BREVO),
+        unknown=_json([_BREVO | {"event": "teleported"}]),
+        bounce=_json({"events": [_BREVO | {"event": "hard_bounce", "reason": " RecipientError: " + _TEXT}]}),
+        half_bad=_json([_BREVO, {"event": "delivered"}]),
+        all_bad=_json({"event": "delivered"}),
     ),
     "mailjet": Case(
         good=_json(_MAILJET),
