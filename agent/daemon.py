@@ -32,7 +32,7 @@ from agent.ledger.base import DAY, HOUR, MINUTE, Ledger, RecentBounce, SourceSta
 from agent.ledger.process import ProcessLedger
 from agent.ledger.sqlite import load_or_create_key
 from agent.providers import PROVIDERS
-from agent.settings import Settings
+from agent.settings import Domain, Settings
 from agent.suffix import registered_domain
 from agent.views.http import create_app
 from agent.views.metrics import Metrics
@@ -191,7 +191,7 @@ class Daemon:
             await asyncio.to_thread(registered_domain, self._settings.domains[0].name)
             self._watch = Watch(
                 self._resolver,
-                [Subject(d.name, d.dkim_selectors, d.sending_ips, parked=d.parked) for d in self._settings.domains],
+                [_subject(d) for d in self._settings.domains],
                 interval=self._settings.dns.interval,
                 min_interval=self._settings.dns.min_interval,
                 clock=self._clock,
@@ -363,6 +363,19 @@ async def _listen(runner: Any, address: str, name: str, addresses: dict[str, str
 
 
 @functools.lru_cache(10_000)
+def _subject(domain: Domain) -> Subject:
+    """What the DNS checks are told of a configured domain."""
+    return Subject(
+        domain.name,
+        domain.dkim_selectors,
+        domain.sending_ips,
+        parked=domain.parked,
+        helo=domain.helo_names,
+        return_path_domains=domain.return_path_domains,
+        link_domains=domain.link_domains,
+    )
+
+
 def _masked(watched: Watched) -> Watched:
     return msgspec.convert(_mask(msgspec.to_builtins(watched)), Watched)
 

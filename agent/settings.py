@@ -23,6 +23,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -141,6 +142,7 @@ Resolver = Annotated[str, AfterValidator(_resolver), Field(examples=["192.0.2.53
 Selector = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$", max_length=200, examples=["s1"])
 ]
+HeloName = Annotated[str, Field(pattern=r"^[!-~]{1,253}$", examples=["mail.example.com"])]
 SourceName = Annotated[str, AfterValidator(_name), Field(examples=["marketing"])]
 Label = Annotated[str, Field(max_length=100)]
 HttpUrl = Annotated[str, AfterValidator(_http_url), Field(examples=["http://alertmanager:9093"])]
@@ -371,8 +373,32 @@ class Domain(_Model):
     dkim_selectors: tuple[Selector, ...] = Field(
         (), description="Selectors in use; without any, those that sending services use for everybody are looked for."
     )
-    sending_ips: tuple[IpAddress, ...] = Field((), description="Addresses that must pass SPF for this domain.")
+    sending_ips: tuple[IpAddress, ...] = Field(
+        (), description="Addresses that must pass SPF for this domain and have a reverse name."
+    )
+    helo: tuple[HeloName, ...] = Field(
+        (), description="Names with which the own mail servers greet: one for all of `sending_ips`, or one for each."
+    )
+    return_path_domains: tuple[DomainName, ...] = Field(
+        (), max_length=20, description="Domains of envelope senders, such as `bounce.example.com`; they must take mail."
+    )
+    link_domains: tuple[DomainName, ...] = Field(
+        (), max_length=20, description="Domains of tracked links and images, delegated to a sending service."
+    )
     parked: bool = Field(False, description="Whether it sends nothing, so that nobody may send in its name.")
+
+    @property
+    def helo_names(self) -> dict[str, str]:
+        """The greeting of each sending address that one is known of."""
+        names = self.helo * len(self.sending_ips) if len(self.helo) == 1 else self.helo
+        return dict(zip(self.sending_ips, names, strict=False))
+
+    @field_validator("helo")
+    @classmethod
+    def _one_or_each(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if len(value) not in (0, 1, len(info.data.get("sending_ips", value))):
+            raise PydanticCustomError("helo", "give one name for all of `sending_ips`, or one for each")
+        return value
 
 
 class PhaseOverride(_Model):

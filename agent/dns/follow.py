@@ -1,27 +1,39 @@
-"""How plans meet the live DNS."""
+"""How plans meet the live DNS, and the Web."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Generator
+from collections.abc import Awaitable, Generator
 from typing import TypeVar
 
 from agent.dns.answer import Answer, Outcome, Question
 from agent.dns.checks.base import Check, Finding, Subject
+from agent.dns.page import Fetch
+from agent.dns.pages import Pages
 from agent.dns.resolver import Resolver
 
 T = TypeVar("T")
 
 CHECK_LIMIT = 45.0  # seconds
+_PAGES = Pages()
 
 
 async def follow(
-    resolver: Resolver, plan: Generator[tuple[Question, ...], tuple[Answer, ...], T], *, limit: float = CHECK_LIMIT
+    resolver: Resolver,
+    plan: Generator[tuple[Question, ...], tuple[Answer, ...], T],
+    *,
+    limit: float = CHECK_LIMIT,
+    pages: Pages = _PAGES,
 ) -> T:
     """Lead a plan to its end on answers no older than this call. After ``limit`` seconds every further question is
-    answered with a time-out, so that the plan still ends by its own rules."""
+    answered with a time-out, so that the plan still ends by its own rules. What it asks of the Web goes to
+    ``pages``."""
+
+    def ask(question: Question) -> Awaitable[Answer]:
+        return pages.get(question, resolver) if isinstance(question, Fetch) else resolver.ask(question)
+
     resolver.fresh()
     end = time.monotonic() + limit
     try:
@@ -30,7 +42,7 @@ async def follow(
             answers = tuple(Answer(q, Outcome.TIMEOUT) for q in questions)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, end - time.monotonic())):
-                    answers = tuple(await asyncio.gather(*map(resolver.ask, questions)))
+                    answers = tuple(await asyncio.gather(*map(ask, questions)))
             questions = plan.send(answers)
     except StopIteration as stop:
         result: T = stop.value

@@ -25,3 +25,13 @@ def is_address(text: str) -> bool:
 def reachable(network: IPv4Network | IPv6Network) -> bool:
     """Whether no part of the network is unreachable from the Internet."""
     return not any(network.version == other.version and network.overlaps(other) for other in _UNREACHABLE)
+
+
+def everywhere(text: str) -> bool:
+    """Whether the text is an address that everyone can reach, and that a question may therefore be sent to:
+    documentation networks are not."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    return address.is_global and not address.is_multicast

@@ -264,7 +264,9 @@ _dmarc TXT "v=DMARC1; p=reject; rua=mailto:dmarc@example.test"
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[DnsServer]:
     # A long TTL, and a minimum that c-ares would keep a negative answer for.
-    with dns_server(tmp_path, {"example.test": ZONE, "test": ""}, ttl=300) as running:
+    with dns_server(
+        tmp_path, {"example.test": ZONE, "test": "", "2.0.192.in-addr.arpa": "1 PTR example.test."}, ttl=300
+    ) as running:
         yield running
 
 
@@ -300,6 +302,7 @@ ALL_WELL = {
     ("dkim", "s1"): "ed25519_only",
     ("dmarc", ""): "ok",
     ("mx", ""): "ok",
+    ("ptr", "192.0.2.1"): "ok",
     ("spf", ""): "ok",
     ("spf", "192.0.2.1"): "ok",
 }

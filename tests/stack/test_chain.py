@@ -20,7 +20,7 @@ from tests.servers.base import wait_until
 from tests.servers.dns import DnsServer, dns_server
 from tests.servers.prometheus import Prometheus, prometheus
 
-DOMAIN = "chain.example"
+DOMAIN, REVERSE = "chain.example", "2.0.192.in-addr.arpa"
 TTL, INTERVAL = 1, 2.0  # seconds
 PROVIDERS = ("sendgrid", "postmark")
 
@@ -30,7 +30,7 @@ def _zone(dkim: bool = True) -> str:
     text = f"v=DKIM1; k=rsa; p={b64encode(der).decode()}"
     strings = " ".join(f'"{text[i : i + 250]}"' for i in range(0, len(text), 250))
     return (
-        '@ TXT "v=spf1 ip4:192.0.2.1 ~all"\n@ MX 10 mx\nmx A 192.0.2.25\n@ A 192.0.2.80\n'
+        '@ TXT "v=spf1 ip4:192.0.2.1 ~all"\n@ MX 10 mx\nmx A 192.0.2.25\n@ A 192.0.2.80\nout A 192.0.2.1\n'
         f'_dmarc TXT "v=DMARC1; p=reject; rua=mailto:reports@{DOMAIN}"\n'
         + (f"s1._domainkey TXT {strings}\n" if dkim else "")
     )
@@ -81,7 +81,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
         "alerts": {"quiet_period": "4s", "resend": "2s"},
     }
     with (
-        dns_server(folder, {DOMAIN: _zone()}, ttl=TTL) as dns,
+        dns_server(folder, {DOMAIN: _zone(), REVERSE: f"1 PTR out.{DOMAIN}."}, ttl=TTL) as dns,
         alertmanager(folder / "am") as alerts,
         agent(
             folder / "agent",

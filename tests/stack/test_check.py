@@ -25,7 +25,7 @@ def _zone(spf: str, dmarc: str, dkim: bool = True) -> str:
     text = f"v=DKIM1; k=rsa; p={b64encode(der).decode()}"
     strings = " ".join(f'"{text[i : i + 250]}"' for i in range(0, len(text), 250))
     return (
-        f'@ TXT "{spf}"\n@ MX 10 mx\nmx A 192.0.2.25\n@ A 192.0.2.80\n_dmarc TXT "{dmarc}"\n'
+        f'@ TXT "{spf}"\n@ MX 10 mx\nmx A 192.0.2.25\n@ A 192.0.2.80\nout A 192.0.2.1\n_dmarc TXT "{dmarc}"\n'
         + (f"s1._domainkey TXT {strings}\n" if dkim else "")
     )  # fmt: skip
 
@@ -38,6 +38,7 @@ def dns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsServer]:
         "warned.example": _zone("v=spf1 ip4:192.0.2.1 ~all", "v=DMARC1; p=none"),
         "failed.example": _zone("v=spf1 ip4:192.0.2.1 ~all", good.format("failed.example"), dkim=False),
         "hostile.example": _zone("v=spf1 \\027[31m\\027]0;x\\007 ip4:192.0.2.1 ~all", good.format("hostile.example")),
+        "2.0.192.in-addr.arpa": "1 PTR out.good.example.",
     }
     with dns_server(tmp_path_factory.mktemp("dns"), zones) as server:
         yield server
@@ -55,7 +56,7 @@ def test_check_exits_by_the_worst_verdict(dns: DnsServer, domain: str, code: int
     assert (told.returncode, told.stderr) == (code, "")
     document = json.loads(told.stdout)
     assert document["verdict"] == verdict
-    assert {f["check"] for f in document["findings"]} == {"spf", "dkim", "dmarc", "mx"}
+    assert {f["check"] for f in document["findings"]} == {"spf", "dkim", "dmarc", "mx", "ptr"}
     for finding in document["findings"]:
         assert set(finding) >= {"check", "subject", "verdict", "reason", "detail", "advice", "rfc", "records"}
         # The table names every one of them.

@@ -25,13 +25,18 @@ class Verdict(StrEnum):
 
 class Subject(msgspec.Struct, frozen=True):
     """What is checked: a domain and what settings say of it. ``parked`` is a domain that sends nothing and must not be
-    usable by others; ``probe_selectors`` looks for the usual DKIM selectors although some are known."""
+    usable by others; ``probe_selectors`` looks for the usual DKIM selectors although some are known. ``helo`` are the names with
+    which sending addresses greet. ``rdap`` allows the registry to be asked when the domain expires."""
 
     domain: str
     dkim_selectors: tuple[str, ...] = ()
     sending_ips: tuple[str, ...] = ()
     parked: bool = False
     probe_selectors: bool = False
+    helo: dict[str, str] = {}
+    return_path_domains: tuple[str, ...] = ()
+    link_domains: tuple[str, ...] = ()
+    rdap: bool = False
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -93,7 +98,8 @@ class Problem(msgspec.Struct, frozen=True):
 def lost(answer: Answer) -> Problem:
     """The problem of an answer from which nothing can be concluded."""
     q = answer.question
-    detail = f"The {q.type} lookup of {q.name} ended in {answer.outcome}."
+    at = f" at {q.server}" if q.server else ""
+    detail = f"The {q.type} lookup of {q.name}{at} ended in {answer.outcome}."
     return Problem(Verdict.UNKNOWN, "indeterminate", detail, "Nothing to change: it is asked again soon.")
 
 

@@ -2,40 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from ipaddress import ip_network
 
 from agent.dns.answer import Answer, Outcome, Question, valid_name
-from agent.dns.checks.base import Plan, Problem, Subject, Verdict, conclude, lost
+from agent.dns.checks.base import Finding, Plan, Problem, Subject, Verdict, asked_once, conclude, lost
+from agent.dns.esp import sender
 from agent.dns.space import is_address, reachable
 
 _EXCHANGES = 20  # looked at; the rest of an absurdly long answer is not
 
+_Finding = Generator[tuple[Question, ...], tuple[Answer, ...], Finding]
+
 
 def plan(subject: Subject) -> Plan:
-    """One finding: whether mail to the domain has somewhere to go."""
-    domain = subject.domain
+    """Whether mail to the domain, and to each of ``return_path_domains``, has somewhere to go."""
+    return (yield from asked_once(_plan(subject), {}))
+
+
+def _plan(subject: Subject) -> Plan:
+    findings = [(yield from _domain(subject.domain, "", parked=subject.parked))]
+    for name in dict.fromkeys(subject.return_path_domains):
+        if name != subject.domain:
+            findings += [(yield from _domain(name, name))]
+    return tuple(findings)
+
+
+def _domain(domain: str, about: str, *, parked: bool = False) -> _Finding:
     mx, a, aaaa = yield (Question(domain, "MX"), Question(domain, "A"), Question(domain, "AAAA"))
     exchanges = list(dict.fromkeys(exchange for _, exchange in mx.mx()))[:_EXCHANGES]
     behind = [mx]
     if not mx.outcome.definitive:
         problems = [lost(mx)]
+    elif parked and exchanges in ([], [""]) and mx.outcome is not Outcome.NXDOMAIN:
+        problems = [] if exchanges else [_parked(domain)]
     elif not exchanges:
         problems = [_none(domain, mx, a, aaaa)]
     elif "" in exchanges:
         problems = [_null(domain, alone=len(exchanges) == 1)]
     else:
         problems = [p for exchange in exchanges if (p := _name(domain, exchange))]
-        hosts = [exchange for exchange in exchanges if _name(domain, exchange) is None]
+        broken = {exchange for exchange in exchanges if (p := _name(domain, exchange)) and p.verdict is Verdict.FAIL}
+        hosts = [exchange for exchange in exchanges if exchange not in broken]
         questions = [Question(host, type_) for host in hosts for type_ in ("A", "AAAA")]
         answers = (yield tuple(questions)) if questions else ()
         pairs = dict(zip(hosts, zip(answers[::2], answers[1::2], strict=True), strict=True))
-        problems += _addresses(domain, pairs)
+        problems += _addresses(domain, pairs) + _services(domain, exchanges)
         behind += answers
-    finding = conclude(
-        "mx", "", problems, ok=f"Mail for {domain} goes to {', '.join(exchanges)}.", rfc="RFC 5321 section 5.1",
-        records=mx.records, answers=behind,
+    goes = f"Mail for {domain} goes to {', '.join(exchanges)}." if any(exchanges) else f"{domain} takes no mail."
+    return conclude(
+        "mx", about, problems, ok=goes, rfc="RFC 5321 section 5.1", records=mx.records, answers=behind,
     )  # fmt: skip
-    return (finding,)
+
+
+def _parked(domain: str) -> Problem:
+    return Problem(
+        Verdict.OK, "mx_none", f"{domain} is parked and has no MX record.",
+        f'Say so to senders: {domain} MX "0 ."', "RFC 7505 section 3",
+    )  # fmt: skip
+
+
+def _services(domain: str, exchanges: list[str]) -> list[Problem]:
+    """What sending services ask of the MX of a return path."""
+    problems: list[Problem] = []
+    owners = [sender(exchange) for exchange in exchanges]
+    feedback = [exchange for exchange in exchanges if exchange.startswith("feedback-smtp.")]
+    if len(exchanges) > 1 and "Amazon SES" in map(sender, feedback):
+        problems.append(
+            Problem(Verdict.FAIL, "mx_ses", "A custom MAIL FROM domain of Amazon SES has exactly one MX record; with "
+                    f"others beside it SES does not use {domain}.",
+                    f'Leave one: {domain} MX "10 {feedback[0]}"', "Amazon SES developer guide, custom MAIL FROM")
+        )  # fmt: skip
+    elif any(owners) and not all(owners):
+        other = exchanges[owners.index("")]
+        problems.append(
+            Problem(Verdict.WARN, "mx_mixed", f"The MX of {domain} names both {next(filter(None, owners))} and "
+                    f"{other}: mail goes now to one and now to the other.",
+                    f"Leave the MX of one of them at {domain}.", "RFC 5321 section 5.1")
+        )  # fmt: skip
+    return problems
 
 
 def _none(domain: str, mx: Answer, a: Answer, aaaa: Answer) -> Problem:
@@ -74,6 +119,11 @@ def _name(domain: str, exchange: str) -> Problem | None:
         return fail("mx_dangling", f"The MX {exchange[:100]!r} is no complete host name.")
     if exchange.endswith(f".{domain}.{domain}"):
         return fail("mx_dangling", f"The MX {exchange} ends in {domain} twice: a final dot is missing in the zone.")
+    if "_" in exchange:
+        return Problem(
+            Verdict.WARN, "mx_name", f"The MX {exchange} has an underscore, which no host name may have.",
+            f'Publish a host name without it: {domain} MX "10 <your mail host>"', "RFC 5321 section 2.3.5",
+        )  # fmt: skip
     return None
 
 
