@@ -14,6 +14,8 @@ from agent.dns.report import as_json, check_domain, confirm, render, worst
 from agent.dns.resolver import Resolver
 from tests.servers.dns import dns_server
 
+REVERSE = "2.0.192.in-addr.arpa"
+
 
 def finding(verdict: str, check: str = "spf", subject: str = "", **more: str) -> Finding:
     return Finding(check, subject, Verdict(verdict), more.get("reason", "why"), more.get("detail", "It is so."),
@@ -77,13 +79,14 @@ def test_json_is_one_object() -> None:
 
 async def test_all_checks_against_a_real_server(tmp_path: Path) -> None:
     zone = '@ TXT "v=spf1 ip4:192.0.2.1 -all"\n@ MX 10 mx\nmx A 192.0.2.1\n_dmarc TXT "v=DMARC1; p=none"\n'
-    with dns_server(tmp_path, {"example.test": zone, "test": ""}) as server:
+    with dns_server(tmp_path, {"example.test": zone, "test": "", REVERSE: "1 PTR mx.example.test."}) as server:
         resolver = Resolver([server.address], timeout=1.0)
         subject = Subject("example.test", ("s1",), ("192.0.2.1", "192.0.2.2"))
         found = await check_domain(resolver, subject, confirm_after=0.1)
         assert {(f.check, f.subject): f.reason for f in found} == {
             ("spf", ""): "ok", ("spf", "192.0.2.1"): "ok", ("spf", "192.0.2.2"): "ip_not_authorised",
             ("dkim", "s1"): "key_missing", ("dmarc", ""): "policy_none", ("mx", ""): "ok",
+                ("ptr", "192.0.2.1"): "ok", ("ptr", "192.0.2.2"): "ptr_missing",
         }  # fmt: skip
         assert worst(found) is Verdict.FAIL
         unknown = await check_domain(resolver, Subject("example.test"), confirm_after=0.1)

@@ -60,6 +60,18 @@ def test_values_take_their_usual_form() -> None:
     assert [a.url for a in got.alertmanagers] == ["http://a:9093", "https://b/x"]
 
 
+def test_a_greeting_is_one_for_all_addresses_or_one_for_each() -> None:
+    def names(keys: str) -> dict[str, str]:
+        return loads(BASE + f"domains: [{{name: a.com, {keys}}}]\n", {}).domains[0].helo_names
+
+    two = "sending_ips: [192.0.2.1, 192.0.2.2]"
+    assert names(two) == {}
+    assert names(f"{two}, helo: [m.a.com]") == {"192.0.2.1": "m.a.com", "192.0.2.2": "m.a.com"}
+    assert names(f"{two}, helo: [m1.a.com, m2.a.com]") == {"192.0.2.1": "m1.a.com", "192.0.2.2": "m2.a.com"}
+    (problem,) = problems(BASE + "domains: [{name: b.com, sending_ips: ['::1', '::2', '::3'], helo: [a, b]}]\n")
+    assert "one name for all of `sending_ips`, or one for each" in problem
+
+
 @pytest.mark.parametrize(("text", "seconds"), [
     ("30s", 30), ("1.5h", 5400), ("250ms", 0.25), ("2 d", 172800), ("1w", 604800), ("45", 45), ("7m", 420),
 ])  # fmt: skip
