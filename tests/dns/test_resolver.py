@@ -156,8 +156,9 @@ async def test_a_stopped_server_is_unreachable_and_a_check_is_unknown(tmp_path: 
         assert [f.verdict for f in await run_check(resolver, CHECKS["spf"], subject)] == [Verdict.OK]
         server.stop()
         assert (await ask(resolver, "example.test", "TXT")).outcome in (Outcome.UNREACHABLE, Outcome.TIMEOUT)
+        full = Subject("example.test", ("s1",), ("192.0.2.1",), link_domains=("click.example.test",), rdap=True)
         for check in CHECKS.values():
-            assert {f.verdict for f in await run_check(resolver, check, subject)} == {Verdict.UNKNOWN}
+            assert {f.verdict for f in await run_check(resolver, check, full)} == {Verdict.UNKNOWN}
         assert (await check_host(resolver, ip="192.0.2.1", sender="a@example.test")).result == "temperror"
         await resolver.aclose()
 
