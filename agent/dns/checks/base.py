@@ -25,8 +25,8 @@ class Verdict(StrEnum):
 
 class Subject(msgspec.Struct, frozen=True):
     """What is checked: a domain and what settings say of it. ``parked`` is a domain that sends nothing and must not be
-    usable by others; ``probe_selectors`` looks for the usual DKIM selectors although some are known. ``helo`` are the names with
-    which sending addresses greet. ``rdap`` allows the registry to be asked when the domain expires."""
+    usable by others; ``probe_selectors`` looks for the usual DKIM selectors although some are known. ``helo`` are the
+    names with which sending addresses greet. ``rdap`` allows the registry to be asked when the domain expires."""
 
     domain: str
     dkim_selectors: tuple[str, ...] = ()
