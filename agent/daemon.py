@@ -17,10 +17,11 @@ from aiohttp import web
 
 from agent import __version__
 from agent.alerts.alertmanager import Endpoint, Notifier
-from agent.alerts.catalogue import SourceHealth, conditions, source_conditions
+from agent.alerts.catalogue import BLOCKLIST, SourceHealth, conditions, source_conditions
 from agent.alerts.incidents import step
 from agent.alerts.types import Incident
 from agent.bounce_rules import shipped
+from agent.dns.blockwatch import Asked, BlocklistWatch, Suspect
 from agent.dns.checks.base import Subject, Watched
 from agent.dns.resolver import Resolver
 from agent.dns.watch import Watch
@@ -36,7 +37,7 @@ from agent.settings import Domain, Settings
 from agent.suffix import registered_domain
 from agent.views.http import create_app
 from agent.views.metrics import Metrics
-from agent.views.state import AlertmanagerView, Readiness, SourceView, State
+from agent.views.state import AlertmanagerView, ListView, Readiness, SourceView, State
 from agent.vitals.evaluate import edges, evaluate
 from agent.vitals.types import Snapshot
 
@@ -71,6 +72,19 @@ def build_sources(settings: Settings, ledger: Ledger) -> dict[str, Source]:
         )
         for s in settings.sources
     }  # fmt: skip
+
+
+def suspects(settings: Settings) -> list[Suspect]:
+    """What blocklists are asked about: each domain, and the addresses it is configured to send from."""
+    found = []
+    for domain in settings.domains:
+        own = [(ip, False) for ip in domain.sending_ips if ip not in domain.shared_ips]
+        addresses = [*own, *((ip, True) for ip in domain.shared_ips)]
+        found.append(Suspect(domain.name, domain.name))
+        found += [
+            Suspect(domain.name, ip, domain.ip_shares.get(ip), len(addresses), shared) for ip, shared in addresses
+        ]
+    return found
 
 
 class Daemon:
@@ -112,6 +126,7 @@ class Daemon:
         for delivery in self._notifier.status():
             self.metrics.declare_alertmanager(delivery.url)
         self._watch: Watch | None = None
+        self._blocklists: BlocklistWatch | None = None
         self.addresses: dict[str, str] = {}
 
     def stop(self) -> None:
@@ -150,6 +165,8 @@ class Daemon:
                 ]
                 if self._watch:
                     loops.append(group.create_task(self._watch.run(), name="dns"))
+                if self._blocklists:
+                    loops.append(group.create_task(self._blocklists.run(), name="blocklists"))
                 self._ready["intake"] = ""
                 log.info("agent.started", version=__version__, **self.addresses)
                 if alongside:
@@ -197,6 +214,16 @@ class Daemon:
                 clock=self._clock,
                 on_change=_log_finding,
                 restored=restored,
+            )
+        if self._settings.blocklists and self._settings.domains:
+            self._blocklists = BlocklistWatch(
+                self._resolver,
+                [Asked(b.name, _reveal(b.key)) for b in self._settings.blocklists],
+                suspects(self._settings),
+                interval=self._settings.dns.blocklist_interval,
+                clock=self._clock,
+                on_change=_log_finding,
+                restored=[w for w in restored if w.finding.check == BLOCKLIST],
             )
         # What was firing is told again before anything new is decided.
         self._notifier.update(self._incidents.values())
@@ -308,6 +335,7 @@ class Daemon:
             incidents=tuple(self._incidents.values()),
             sources=tuple(self._source_view(s.name, s.provider, s.domain or "") for s in self._settings.sources),
             recent_bounces=self._recent,
+            blocklists=self._list_views(),
             alertmanagers=tuple(
                 AlertmanagerView(d.url, d.last_success_at, d.last_error) for d in self._notifier.status()
             ),
@@ -335,7 +363,17 @@ class Daemon:
 
     def _findings(self) -> tuple[Watched, ...]:
         """What the watch knows, without the report addresses that DMARC records name: those are stored nowhere."""
-        return tuple(map(_masked, self._watch.findings())) if self._watch else ()
+        watches = (self._watch, self._blocklists)
+        return tuple(_masked(item) for watch in watches if watch for item in watch.findings())
+
+    def _list_views(self) -> tuple[ListView, ...]:
+        if not self._blocklists:
+            return ()
+        health, listed = self._blocklists.health(), dict[str, dict[str, bool | None]]()
+        for listing in self._blocklists.listings():
+            listed.setdefault(listing.list, {})[listing.subject] = listing.listed
+        names = [b.name for b in self._settings.blocklists]
+        return tuple(ListView(name, health.get(name, ""), listed.get(name, {})) for name in names)
 
     async def _check_now(self, domain: str) -> None:
         if self._watch:

@@ -32,6 +32,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agent import settings_file
+from agent.dns.blocklists import BLOCKLISTS
 from agent.providers import PROVIDERS, Credentials
 from agent.settings_file import FILE, PREFIX, SettingsError, did_you_mean
 from agent.vitals.phases import PHASES, Phase
@@ -214,6 +215,37 @@ class Store(_Model):
         return Path(self.url.removeprefix("sqlite:///"))
 
 
+class Blocklist(_Model):
+    """A blocklist to ask."""
+
+    name: str = Field(description="One of the lists in `docs/blocklists.md`, such as `spamcop`.")
+    key: SecretStr | None = Field(None, description="The key of lists that want one, such as `spamhaus_zen_dqs`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in BLOCKLISTS:
+            raise PydanticCustomError("blocklist", "unknown blocklist{hint}; known: {known}", {
+                "hint": did_you_mean(value, BLOCKLISTS), "known": ", ".join(BLOCKLISTS),
+            })  # fmt: skip
+        return value
+
+    @model_validator(mode="after")
+    def _keyed(self) -> Blocklist:
+        key = self.key.get_secret_value() if self.key else ""
+        if BLOCKLISTS[self.name].needs_key != bool(key):
+            what = "needs a `key`" if not key else "takes no `key`"
+            raise PydanticCustomError("blocklist", "{name} {what}", {"name": self.name, "what": what})
+        if key and not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", key):
+            raise PydanticCustomError("blocklist", "a key is part of a name in the DNS: letters, digits and hyphens")
+        return self
+
+
 class Dns(_Model):
     """How DNS is watched."""
 
@@ -225,6 +257,7 @@ class Dns(_Model):
     timeout: Annotated[float, BeforeValidator(_duration), Field(gt=0, le=60), _DURATION] = Field(
         3.0, description="How long the answer to one query is waited for."
     )
+    blocklist_interval: Duration = Field(1800.0, description="Time between two rounds of questions to blocklists.")
 
 
 class Alertmanager(_Model):
@@ -386,6 +419,13 @@ class Domain(_Model):
         (), max_length=20, description="Domains of tracked links and images, delegated to a sending service."
     )
     parked: bool = Field(False, description="Whether it sends nothing, so that nobody may send in its name.")
+    shared_ips: tuple[IpAddress, ...] = Field(
+        (), description="Those of an ESP's shared pool: asked about on blocklists, where a listing only warns."
+    )
+    ip_shares: dict[IpAddress, Annotated[float, Field(ge=0, le=1)]] = Field(
+        {},
+        description="Share of the domain's mail, 0 to 1, by address; below 0.1 a listing only warns. Equal if unset.",
+    )
 
     @property
     def helo_names(self) -> dict[str, str]:
@@ -450,6 +490,12 @@ class Settings(BaseSettings):
     listen: Listen = Field(description="Where the two listeners are.")
     store: Store = Field(description="Where events are counted.")
     dns: Dns = Field(Dns(), description="How DNS is watched.")
+    blocklists: tuple[Blocklist, ...] = Field(
+        (),
+        max_length=50,
+        description="Blocklists to ask about domains, `sending_ips` and `shared_ips`, each on its own terms of use "
+        "(`docs/blocklists.md`). A name will do.",
+    )
     alertmanagers: tuple[Alertmanager, ...] = Field(
         (),
         max_length=100,
@@ -512,9 +558,9 @@ def schema() -> dict[str, Any]:
         for name, spec in list(properties.items()):
             if "'format': 'password'" in str(spec):
                 properties[name + FILE] = {"type": "string", "description": f"File holding `{name}`."}
-    # One of the two must be there, and a plain URL is as good as a mapping.
+    # One of the two must be there, and a plain URL or name is as good as a mapping.
     document["anyOf"] = [{"required": ["sources"]}, {"required": ["domains"]}]
-    document["properties"]["alertmanagers"]["items"] = {
-        "anyOf": [{"type": "string"}, document["properties"]["alertmanagers"]["items"]]
-    }
+    for name in ("alertmanagers", "blocklists"):
+        items = document["properties"][name]["items"]
+        document["properties"][name]["items"] = {"anyOf": [{"type": "string"}, items]}
     return document

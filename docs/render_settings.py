@@ -164,6 +164,8 @@ def _type(spec: Mapping[str, Any]) -> str:
         return f"two of: {_type(one['prefixItems'][0])}"
     if one.get("type") == "array":
         return f"list of: {_type(one['items'])}"
+    if one.get("type") == "object":
+        return f"mapping to: {_type(one['additionalProperties'])}"
     kinds = {"integer": "whole number", "number": "number", "string": "text", "boolean": "`true` or `false`"}
     kind = kinds[one["type"]]
     if "exclusiveMaximum" in one:
@@ -174,7 +176,7 @@ def _type(spec: Mapping[str, Any]) -> str:
 
 def _default(spec: Mapping[str, Any]) -> str:
     value = spec.get("default")
-    if value is None or value in ("", []):
+    if value is None or value in ("", [], {}):
         return "–"
     if isinstance(value, list):
         return f"`[{', '.join(value)}]`"

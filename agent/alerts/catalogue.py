@@ -33,6 +33,11 @@ ALERTS: dict[str, Alert] = {
             "maildnscheckfailing",
         ),
         Alert(
+            "MailBlocklisted",
+            "A blocklist that has proved itself lists an address or domain that mail is sent from, confirmed twice.",
+            "mailblocklisted",
+        ),
+        Alert(
             "MailSourceSilent",
             "A source that used to report events reports none: what the rates say of its mail is out of date.",
             "mailsourcesilent",
@@ -47,6 +52,7 @@ ALERTS: dict[str, Alert] = {
 
 # Mail is refused or marked as spam without these; what fails elsewhere costs some of it.
 _CRITICAL_CHECKS = frozenset(("spf", "dkim", "dmarc", "mx"))
+BLOCKLIST = "blocklist"  # the check whose findings have an alert of their own
 _RATE_TARGETS = frozenset(("bounce", "deliverability", "complaint"))
 _DECIDED = {
     TargetVerdict.BREACHED: Holds.YES,
@@ -76,7 +82,11 @@ def conditions(
     for vitals in snapshot.domains.values() if snapshot else ():
         found += [_target(vitals, j, runbook_base) for j in vitals.judgements if j.target in _RATE_TARGETS]
     for item in watched:
-        if item.domain in domain_phases:
+        if item.domain not in domain_phases:
+            continue
+        if item.finding.check == BLOCKLIST:
+            found += _listed(item, domain_phases[item.domain], runbook_base)
+        else:
             found.append(_dns(item, domain_phases[item.domain], runbook_base))
     return found
 
@@ -142,6 +152,31 @@ def _dns(watched: Watched, phase: str, runbook_base: str) -> Condition:
         description=_evidence(finding),
         runbook_base=runbook_base,
     )
+
+
+def _listed(watched: Watched, phase: str, runbook_base: str) -> list[Condition]:
+    """Of each severity one, since severity is part of what an incident is: a listing that turns milder or is over ends
+    the one that was opened."""
+    finding = watched.finding
+    found = []
+    for severity, verdict in (("critical", Verdict.FAIL), ("warning", Verdict.WARN)):
+        if finding.verdict is Verdict.UNKNOWN:
+            holds = Holds.UNKNOWN
+        else:
+            holds = Holds.YES if finding.verdict is verdict else Holds.NO
+        labels = {"severity": severity, "domain": watched.domain, "phase": phase, "check": finding.check,
+                  "subject": finding.subject}  # fmt: skip
+        found.append(
+            _condition(
+                "MailBlocklisted",
+                holds,
+                labels,
+                summary=f"Blocklisted: {finding.subject}, which {watched.domain} sends from",
+                description=_evidence(finding),
+                runbook_base=runbook_base,
+            )
+        )
+    return found
 
 
 # A zone can hold any number of records of any size; a message on somebody's phone cannot.

@@ -182,7 +182,14 @@ WHOLE = (
         "blocklist_listed",
         "gauge",
         ("address", "list"),
-        "1 while a blocklist lists the address, 0 while it does not; no series for lists that are not watched.",
+        "1 while a blocklist lists the address or domain, 0 while it does not; no series while that is not known.",
+        whole=True,
+    ),
+    Metric(
+        "blocklist_health",
+        "gauge",
+        ("list", "health"),
+        "State set: 1 for what the list's own test entries say of it; only a usable one is believed.",
         whole=True,
     ),
     Metric(

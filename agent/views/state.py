@@ -29,6 +29,14 @@ class SourceView(msgspec.Struct, frozen=True):
     test_events: dict[str, int] = msgspec.field(default_factory=dict)
 
 
+class ListView(msgspec.Struct, frozen=True):
+    """A blocklist as metrics show it: its own health, and what it lists; ``None`` where that is not known."""
+
+    name: str
+    health: str
+    listed: dict[str, bool | None]
+
+
 class Readiness(msgspec.Struct, frozen=True):
     """One named condition of readiness and, when it does not hold, why."""
 
@@ -63,3 +71,4 @@ class State(msgspec.Struct, frozen=True):
     recent_bounces: tuple[RecentBounce, ...]
     alertmanagers: tuple[AlertmanagerView, ...]
     domain_phases: dict[str, str] = msgspec.field(default_factory=dict)
+    blocklists: tuple[ListView, ...] = ()

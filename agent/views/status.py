@@ -19,6 +19,7 @@ Fields are only ever added under ``api`` 1. Times are Unix seconds (0 = never), 
 - ``recent_bounces``: ``at``, ``source``, ``domain``, ``provider``, ``stream``, ``mailbox_provider``, ``bounce_class``,
   ``smtp_code``, ``enhanced_code``, ``reason``
 - ``alertmanagers``: ``url``, ``last_success_at``, ``last_error``
+- ``blocklists``: ``name``, ``health``, ``listed`` by subject
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from agent.dns.blocklists import Health
 from agent.dns.checks.base import Verdict
 from agent.views.catalogue import CATALOGUE, INCIDENT_STATES, OTHER, PREFIX, WHOLE, ratio_names
 from agent.views.state import State
@@ -42,6 +43,7 @@ class WholeCollector(Collector):
         families["alertmanagers"].add_metric([], len(state.alertmanagers))
         if state.leader:
             _add_findings(families, state)
+            _add_blocklists(families, state)
             _add_incidents(families, state)
             _add_signs_of_life(families, state)
             if state.snapshot is not None:
@@ -152,6 +154,16 @@ def _add_findings(families: dict[str, GaugeMetricFamily], state: State) -> None:
     for (domain, check), at in oldest.items():
         if at:
             families["dns_last_success_timestamp_seconds"].add_metric([domain, check], at)
+
+
+def _add_blocklists(families: dict[str, GaugeMetricFamily], state: State) -> None:
+    for blocklist in state.blocklists:
+        name = label_value(blocklist.name)
+        for health in Health if blocklist.health else ():
+            families["blocklist_health"].add_metric([name, health.value], float(health == blocklist.health))
+        for subject, listed in blocklist.listed.items():
+            if listed is not None:
+                families["blocklist_listed"].add_metric([label_value(subject), name], float(listed))
 
 
 def _add_incidents(families: dict[str, GaugeMetricFamily], state: State) -> None:

@@ -154,6 +154,23 @@ def test_a_check_without_subject_has_no_such_label() -> None:
     assert found.labels["severity"] == "warning"
 
 
+@pytest.mark.parametrize(
+    ("verdict", "critical", "warning"),
+    [
+        (Verdict.FAIL, Holds.YES, Holds.NO),
+        (Verdict.WARN, Holds.NO, Holds.YES),
+        (Verdict.OK, Holds.NO, Holds.NO),
+        (Verdict.UNKNOWN, Holds.UNKNOWN, Holds.UNKNOWN),
+    ],
+)
+def test_a_listing_has_one_condition_a_severity(verdict: Verdict, critical: Holds, warning: Holds) -> None:
+    """Or a listing that turns milder would leave the first alert open for ever."""
+    found = conditions(None, [watched(verdict, "blocklist", "192.0.2.1 psbl")], PHASE_OF, BASE)
+    assert {c.labels["alertname"] for c in found} == {"MailBlocklisted"}
+    assert {c.labels["severity"]: c.holds for c in found} == {"critical": critical, "warning": warning}
+    assert {c.labels["subject"] for c in found} == {"192.0.2.1 psbl"}
+
+
 def test_findings_of_a_domain_no_longer_configured_are_left_out() -> None:
     assert conditions(None, [watched(Verdict.FAIL)], {}, BASE) == []
 
