@@ -81,13 +81,14 @@ class Diagnosis(NamedTuple):
     says: str = ""
 
     @property
-    def kind(self) -> Kind:
-        """What a report of a failure is, by this diagnosis: a bounce; ``dropped`` when it was never tried; ``other``
-        when a person, a program or a waiting queue has answered."""
-        return _KINDS.get(self.category, Kind.OTHER)
+    def meaning(self) -> tuple[Kind, BounceClass | None]:
+        """What a report of a failure is whose vendor names no class: a bounce and its class; ``dropped`` when it was
+        never tried; ``other`` when a person, a program or a waiting queue has answered."""
+        if self.category is Category.BOUNCE:
+            return Kind.BOUNCED, self.bounce_class
+        return Kind.DROPPED if self.category is Category.SUPPRESSION else Kind.OTHER, None
 
 
-_KINDS = {Category.BOUNCE: Kind.BOUNCED, Category.SUPPRESSION: Kind.DROPPED}
 _UNKNOWN = Diagnosis(BounceClass.UNDETERMINED)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.classify import classify, parse_reply
+from agent.classify import explain, parse_reply
 from agent.events import BounceClass, Event, Kind, reason_text
 from agent.providers.base import (
     AuthenticationError,
@@ -133,7 +133,9 @@ def _event(item: _Item) -> Event | None:
         enhanced_code = codes.enhanced_code or found.enhanced_code
         reason = reason_text(text)
         if kind is Kind.BOUNCED:
-            bounce_class = _CLASSES.get(item.bounce_class or "") or classify(text, smtp_code, enhanced_code)
+            bounce_class = _CLASSES.get(item.bounce_class or "")
+            if bounce_class is None:
+                kind, bounce_class = explain(text, smtp_code, enhanced_code).meaning
     stream = (item.stream or "")[:255]
     tags = item.tags if isinstance(item.tags, list) else [item.tags]
     return Event(

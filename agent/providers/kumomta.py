@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from agent.classify import classify
+from agent.classify import explain
 from agent.events import BounceClass, Event, Kind, reason_text
 from agent.providers.base import (
     AuthenticationError,
@@ -155,7 +155,7 @@ def _events(record: _Record, name: str, at: float) -> Iterator[Event]:
         elif isinstance(meaning, Kind):
             kind = meaning
         else:
-            bounce_class = meaning or classify(text, smtp_code, enhanced_code)
+            kind, bounce_class = (kind, meaning) if meaning else explain(text, smtp_code, enhanced_code).meaning
     reason = ""
     if kind in _WITH_REASON:
         reason = reason_text(" ".join(filter(None, (str(smtp_code or ""), enhanced_code, text))))

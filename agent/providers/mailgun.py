@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from agent.classify import classify, is_enhanced_code, parse_reply
+from agent.classify import explain, is_enhanced_code, parse_reply
 from agent.events import BounceClass, Event, Kind, reason_text
 from agent.providers.base import (
     AuthenticationError,
@@ -180,7 +180,9 @@ def parse(request: WebhookRequest) -> Parsed:
             kind = _failed(data, code)
         if kind is Kind.BOUNCED:
             asynchronous = _true(flags.is_delayed_bounce)
-            bounce_class = _bounce_class(data, asynchronous, code, classify(text, smtp_code, enhanced_code))
+            kind, by_reply = explain(text, smtp_code, enhanced_code).meaning
+            bounce_class = by_reply and _bounce_class(data, asynchronous, code, by_reply)
+            asynchronous = asynchronous and kind is Kind.BOUNCED
         elif kind is Kind.DEFERRED:
             discriminator = as_text(status.attempt_no)[:64]
     elif kind is Kind.CLICKED:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.classify import classify, parse_reply
+from agent.classify import explain, parse_reply
 from agent.events import BounceClass, Event, Kind, reason_text
 from agent.providers.base import (
     AuthenticationError,
@@ -138,7 +138,7 @@ def _bounce(item: _Item, text: str) -> tuple[Kind, BounceClass | None]:
         return Kind.BOUNCED, BounceClass.HARD
     if hard is False or related_to == "system":
         return Kind.BOUNCED, BounceClass.SOFT
-    return Kind.BOUNCED, classify(text)
+    return explain(text).meaning
 
 
 def _read(body: bytes) -> Sequence[_Item | None]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.classify import classify, parse_reply
+from agent.classify import explain, parse_reply
 from agent.events import BounceClass, Event, Kind, reason_text
 from agent.providers.base import (
     AuthenticationError,
@@ -123,7 +123,7 @@ def _event(item: _Item) -> Event | None:
         smtp_code = _smtp_code(item.response_code) or smtp_code
         reason = reason_text(text)
         if kind is Kind.BOUNCED:
-            bounce_class = classify(text, smtp_code, enhanced_code)
+            kind, bounce_class = explain(text, smtp_code, enhanced_code).meaning
             if bounce_class is BounceClass.UNDETERMINED:
                 # Mailtrap has an event of its own for what is not permanent.
                 bounce_class = BounceClass.HARD

@@ -12,7 +12,8 @@ from functools import lru_cache
 
 import msgspec
 
-from agent.classify import classify, is_policy, parse_reply
+from agent.bounce_rules import Category
+from agent.classify import explain, is_policy, parse_reply
 from agent.events import BounceClass, Event, Kind, reason_text
 from agent.providers.base import (
     AuthenticationError,
@@ -131,6 +132,7 @@ _CLASSES = {
     "transient": BounceClass.SOFT,
     "undetermined": BounceClass.UNDETERMINED,
 }
+_ANSWERS = frozenset({Category.AUTO_REPLY, Category.CHALLENGE_RESPONSE})
 _REFUSED = frozenset({"contentrejected", "attachmentrejected"})
 _SUPPRESSED = frozenset({"suppressed", "onaccountsuppressionlist"})
 _WITH_REASON = frozenset({Kind.BOUNCED, Kind.DEFERRED, Kind.DROPPED})
@@ -155,7 +157,7 @@ def parse(request: WebhookRequest) -> Parsed:
             if "suppressed sending" in (details.message or "").lower() or _sub_type(details) in _SUPPRESSED:
                 kind = Kind.DROPPED
             else:
-                bounce_class = _bounce_class(details, text, smtp_code, enhanced_code)
+                kind, bounce_class = _bounce(details, text, smtp_code, enhanced_code)
     event = Event(
         kind,
         at,
@@ -176,15 +178,19 @@ def parse(request: WebhookRequest) -> Parsed:
     return Parsed((event,))
 
 
-def _bounce_class(details: _Bounce, text: str, smtp_code: int | None, enhanced_code: str) -> BounceClass:
+def _bounce(details: _Bounce, text: str, smtp_code: int | None, enhanced_code: str) -> tuple[Kind, BounceClass | None]:
     if _sub_type(details) in _REFUSED:
-        return BounceClass.BLOCK
+        return Kind.BOUNCED, BounceClass.BLOCK
     known = _CLASSES.get((details.type or "").strip().lower())
     if known is BounceClass.HARD and is_policy(enhanced_code):
-        return BounceClass.BLOCK
-    if known is BounceClass.SOFT and enhanced_code == "5.4.4":
-        return BounceClass.HARD
-    return known or classify(text, smtp_code, enhanced_code)
+        return Kind.BOUNCED, BounceClass.BLOCK
+    if known is BounceClass.SOFT:
+        if enhanced_code == "5.4.4":
+            return Kind.BOUNCED, BounceClass.HARD
+        # Amazon SES, which Resend sends through, files replies of people and programs under the transient ones.
+        if explain(text, smtp_code, enhanced_code).category in _ANSWERS:
+            return Kind.OTHER, None
+    return (Kind.BOUNCED, known) if known else explain(text, smtp_code, enhanced_code).meaning
 
 
 def _sub_type(details: _Bounce) -> str:

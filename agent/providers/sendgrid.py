@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, Ellip
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
 
-from agent.classify import classify, is_enhanced_code, mailbox_full, parse_reply
+from agent.classify import explain, is_enhanced_code, mailbox_full, parse_reply
 from agent.events import BounceClass, Event, Kind, mask_addresses, reason_text
 from agent.providers.base import (
     MAX_TIME,
@@ -161,9 +161,9 @@ def parse(request: WebhookRequest) -> Parsed:
             domain = domain.strip().lower()[:253]
         elif item.smtp_id:
             domain = _own_domain(item.smtp_id)
-        bounce_class, smtp_code, enhanced_code, reason, discriminator = (
-            _failure(item, kind) if kind in _WITH_REASON else _NO_FAILURE
-        )
+        bounce_class, smtp_code, enhanced_code, reason, discriminator = _NO_FAILURE
+        if kind in _WITH_REASON:
+            kind, bounce_class, smtp_code, enhanced_code, reason, discriminator = _failure(item, kind)
         category = item.category
         add(
             Event(
@@ -191,19 +191,25 @@ _Failure = tuple[BounceClass | None, int | None, str, str, str]
 _NO_FAILURE: _Failure = (None, None, "", "", "")
 
 
-def _failure(item: _Item, kind: Kind) -> _Failure:
-    """What a bounce, drop or deferral says beyond the others: class, codes, masked remote text, number of attempt."""
+def _failure(item: _Item, kind: Kind) -> tuple[Kind, BounceClass | None, int | None, str, str, str]:
+    """What a bounce, drop or deferral is, and what it says beyond the others: class, codes, masked remote text, number
+    of attempt."""
     text = item.reason or item.response or ""
     smtp_code, enhanced_code = parse_reply(text)
     status = (item.status or "").strip()
     if is_enhanced_code(status):
         enhanced_code = status
-    bounce_class = _bounce_class(item, text, smtp_code, enhanced_code) if kind is _BOUNCED else None
+    bounce_class = None
+    if kind is _BOUNCED:
+        bounce_class = _known_class(item, text, smtp_code, enhanced_code)
+        if bounce_class is None:
+            kind, bounce_class = explain(text, smtp_code, enhanced_code).meaning
     attempt = as_text(item.attempt)[:64] if kind is _DEFERRED else ""
-    return bounce_class, smtp_code, enhanced_code, reason_text(text), attempt
+    return kind, bounce_class, smtp_code, enhanced_code, reason_text(text), attempt
 
 
-def _bounce_class(item: _Item, text: str, smtp_code: int | None, enhanced_code: str) -> BounceClass:
+def _known_class(item: _Item, text: str, smtp_code: int | None, enhanced_code: str) -> BounceClass | None:
+    """The class that SendGrid's own names tell, ``None`` if they tell none."""
     bounce_type = (item.type or "").strip().lower()
     if bounce_type == "blocked":
         return BounceClass.BLOCK
@@ -219,7 +225,7 @@ def _bounce_class(item: _Item, text: str, smtp_code: int | None, enhanced_code: 
         return BounceClass.SOFT if temporary or mailbox_full(text, enhanced_code) else BounceClass.HARD
     if not classification and bounce_type in ("bounce", "bounced"):
         return BounceClass.HARD
-    return classify(text, smtp_code, enhanced_code)
+    return None
 
 
 def _own_domain(message_id: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.classify import classify, parse_reply
+from agent.classify import explain, parse_reply
 from agent.events import BounceClass, Event, Kind, reason_text
 from agent.providers.base import (
     AuthenticationError,
@@ -147,7 +147,7 @@ def _event(data: _Data) -> Event | None:
         smtp_code = _smtp_code(data.error_code) or smtp_code
     if kind is Kind.BOUNCED:
         known = _CLASSES.get(as_text(data.bounce_class).strip())
-        kind, bounce_class = known or (kind, classify(text, smtp_code, enhanced_code))
+        kind, bounce_class = known or explain(text, smtp_code, enhanced_code).meaning
     elif kind is Kind.COMPLAINED and data.fbtype == "not-spam":
         kind = Kind.OTHER
     if kind in _WITH_REASON:

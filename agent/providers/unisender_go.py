@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from agent.classify import classify, parse_reply
+from agent.classify import explain, parse_reply
 from agent.events import BounceClass, Event, Kind, reason_text
 from agent.providers.base import (
     AuthenticationError,
@@ -180,11 +180,7 @@ def _event(name: str, data: _Event) -> Event | None:
         delivery_status = (info.delivery_status or "").strip()
         reason = reason_text(text or delivery_status)
         if kind is Kind.BOUNCED:
-            # Unless asked to, Unisender Go tells no more than that the bounce is a hard one.
-            unexplained = BounceClass.HARD if not text else classify(text, smtp_code, enhanced_code)
-            bounce_class = _STATUSES.get(delivery_status, unexplained)
-            if bounce_class is None:
-                kind = Kind.DROPPED
+            kind, bounce_class = _bounce(delivery_status, text, smtp_code, enhanced_code)
     metadata = data.metadata if isinstance(data.metadata, dict) else {}
     stream = as_text(metadata.get("stream"))[:255]
     return Event(
@@ -204,6 +200,16 @@ def _event(name: str, data: _Event) -> Event | None:
         False,
         (data.url or "") if kind is Kind.CLICKED else "",
     )
+
+
+def _bounce(
+    delivery_status: str, text: str, smtp_code: int | None, enhanced_code: str
+) -> tuple[Kind, BounceClass | None]:
+    if delivery_status in _STATUSES:
+        known = _STATUSES[delivery_status]
+        return Kind.BOUNCED if known else Kind.DROPPED, known
+    # Unless asked to, Unisender Go tells no more than that the bounce is a hard one.
+    return explain(text, smtp_code, enhanced_code).meaning if text else (Kind.BOUNCED, BounceClass.HARD)
 
 
 def _read(body: bytes) -> Iterator[tuple[str, _Event | None]]:

@@ -158,7 +158,7 @@ def test_hostile_text_is_read_in_bounded_time(unit: str) -> None:
 def test_an_answer_is_explained_by_its_rule() -> None:
     found = explain("550-5.7.26 This mail has been blocked because the sender is unauthenticated. gsmtp")
     assert (found.bounce_class, found.rule, found.points_to) == (BLOCK, "gmail-unauthenticated", ("spf", "dkim"))
-    assert (found.category, found.kind) == (Category.BOUNCE, Kind.BOUNCED)
+    assert (found.category, found.meaning) == (Category.BOUNCE, (Kind.BOUNCED, BLOCK))
     assert explain("554 no") == Diagnosis(UNDETERMINED)
 
 
@@ -175,7 +175,8 @@ def test_an_answer_is_explained_by_its_rule() -> None:
 )
 def test_what_is_no_bounce_is_not_called_one(text: str, category: Category, kind: Kind) -> None:
     found = explain(text)
-    assert (found.category, found.kind) == (category, kind)
+    assert (found.category, found.meaning[0]) == (category, kind)
+    assert (found.meaning[1] is None) == (category is not Category.BOUNCE)
     assert (category is Category.BOUNCE) or found.bounce_class is UNDETERMINED
 
 
