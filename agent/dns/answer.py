@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
 
@@ -63,6 +64,16 @@ class Answer(msgspec.Struct, frozen=True):
         What does not read as an MX record is left out."""
         pairs = (record.partition(" ") for record in self.records)
         return sorted((int(p), exchange.rstrip(".").lower()) for p, space, exchange in pairs if space and _number(p))
+
+
+class Asks(Protocol):
+    """Whoever answers questions: the resolver, or what stands in for it."""
+
+    async def ask(self, question: Question) -> Answer:
+        """The answer, whatever happens."""
+
+    def fresh(self) -> None:
+        """Answer nothing from now on that was learnt before."""
 
 
 def _number(text: str) -> bool:

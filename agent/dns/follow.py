@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Generator
 from typing import TypeVar
 
-from agent.dns.answer import Answer, Outcome, Question
+from agent.dns.answer import Answer, Asks, Outcome, Question
 from agent.dns.checks.base import Check, Finding, Subject
 from agent.dns.page import Fetch
 from agent.dns.pages import Pages
-from agent.dns.resolver import Resolver
 
 T = TypeVar("T")
 
@@ -21,7 +19,7 @@ _PAGES = Pages()
 
 
 async def follow(
-    resolver: Resolver,
+    resolver: Asks,
     plan: Generator[tuple[Question, ...], tuple[Answer, ...], T],
     *,
     limit: float = CHECK_LIMIT,
@@ -35,13 +33,14 @@ async def follow(
         return pages.get(question, resolver) if isinstance(question, Fetch) else resolver.ask(question)
 
     resolver.fresh()
-    end = time.monotonic() + limit
+    now = asyncio.get_running_loop().time
+    end = now() + limit
     try:
         questions = next(plan)
         while True:
             answers = tuple(Answer(q, Outcome.TIMEOUT) for q in questions)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, end - time.monotonic())):
+                async with asyncio.timeout(max(0.0, end - now())):
                     answers = tuple(await asyncio.gather(*map(ask, questions)))
             questions = plan.send(answers)
     except StopIteration as stop:
@@ -52,7 +51,7 @@ async def follow(
 
 
 async def run_check(
-    resolver: Resolver, check: Check, subject: Subject, *, limit: float = CHECK_LIMIT
+    resolver: Asks, check: Check, subject: Subject, *, limit: float = CHECK_LIMIT
 ) -> tuple[Finding, ...]:
     """The findings of one check of one subject, now; ends within about ``limit`` seconds."""
     return await follow(resolver, check.plan(subject), limit=limit)

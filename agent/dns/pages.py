@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from agent.dns.answer import Outcome, Question
+from agent.dns.answer import Asks, Outcome, Question
 from agent.dns.page import Fetch, Page, failed
-from agent.dns.resolver import Resolver
 from agent.fetch import Address, FetchError, fetch, is_public
 
 _TIMEOUT = 10.0  # seconds for one page, redirects included
@@ -36,7 +35,7 @@ class Pages:
         self._kept: dict[str, tuple[float, Page]] = {}
         self._bytes = 0
 
-    async def get(self, wanted: Fetch, resolver: Resolver) -> Page:
+    async def get(self, wanted: Fetch, resolver: Asks) -> Page:
         """The page, whatever happens."""
         now = self._clock()
         begun, known = self._kept.get(wanted.url, (0.0, None))
@@ -49,7 +48,7 @@ class Pages:
             self._keep(wanted.url, now, got)
         return got
 
-    async def _fetched(self, wanted: Fetch, resolver: Resolver) -> Page:
+    async def _fetched(self, wanted: Fetch, resolver: Asks) -> Page:
         async def addresses(host: str, port: int) -> Sequence[tuple[str, int]]:
             name = host.rstrip(".").lower()
             answers = await asyncio.gather(*(resolver.ask(Question(name, type_)) for type_ in ("A", "AAAA")))

@@ -11,7 +11,7 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -22,36 +22,13 @@ import msgspec
 import pycares
 
 from agent.dns.answer import Answer, Outcome, Question, valid_name
+from agent.dns.ares import OUTCOMES, TYPES, read
 from agent.dns.wire import exchange
 
 _CHANNEL_AGE = 1.0  # seconds; the longest that anything can come out of c-ares' cache
 _CHANNELS = 32  # that may still have questions under way before new ones are made less often
 _BACKOFF = (0.2, 0.6)  # seconds before another attempt: c-ares itself repeats a SERVFAIL at once
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./*")
-
-_OUTCOMES = {
-    pycares.errno.ARES_ENODATA: Outcome.NODATA,
-    pycares.errno.ARES_EFORMERR: Outcome.MALFORMED,
-    pycares.errno.ARES_ESERVFAIL: Outcome.SERVFAIL,
-    pycares.errno.ARES_ENOTFOUND: Outcome.NXDOMAIN,
-    pycares.errno.ARES_ENOTIMP: Outcome.REFUSED,
-    pycares.errno.ARES_EREFUSED: Outcome.REFUSED,
-    pycares.errno.ARES_EBADNAME: Outcome.MALFORMED,
-    pycares.errno.ARES_EBADRESP: Outcome.MALFORMED,
-    pycares.errno.ARES_ECONNREFUSED: Outcome.UNREACHABLE,
-    pycares.errno.ARES_ETIMEOUT: Outcome.TIMEOUT,
-}
-_TYPES = {
-    "A": pycares.QUERY_TYPE_A,
-    "AAAA": pycares.QUERY_TYPE_AAAA,
-    "CNAME": pycares.QUERY_TYPE_CNAME,
-    "MX": pycares.QUERY_TYPE_MX,
-    "NS": pycares.QUERY_TYPE_NS,
-    "PTR": pycares.QUERY_TYPE_PTR,
-    "SOA": pycares.QUERY_TYPE_SOA,
-    "TXT": pycares.QUERY_TYPE_TXT,
-}
-
 
 _BY_HAND = frozenset({"CAA", "DNSKEY", "DS", "HTTPS", "RRSIG", "SRV", "SVCB", "TLSA"})
 _FINAL = (Outcome.MALFORMED, Outcome.LAME)  # asking the same server again would not help
@@ -95,6 +72,7 @@ class Resolver:
         self._direct_limit = asyncio.Semaphore(_DIRECT)
         self._places: dict[str, asyncio.Semaphore] = {}
         self._waiting: Counter[str] = Counter()
+        self._avoided: frozenset[str] = frozenset()
         self._on_query = on_query
         self._channel: _Channel | None = None
         self._retired: set[_Channel] = set()
@@ -104,7 +82,7 @@ class Resolver:
     async def ask(self, question: Question) -> Answer:
         """The answer, whatever happens. Raises ``ValueError`` for a record type that is not known here, and for a
         ``server`` that is no IP address."""
-        if question.type not in _TYPES and question.type not in _BY_HAND:
+        if question.type not in TYPES and question.type not in _BY_HAND:
             raise ValueError(f"unknown record type {question.type!r}")
         if not valid_name(question.name):
             return Answer(question, Outcome.MALFORMED, server=question.server or self._server)
@@ -138,6 +116,29 @@ class Resolver:
         self._channel = None
         self._retired.add(channel)
         self._release(channel)
+
+    async def servers(self) -> tuple[str, ...]:
+        """The addresses of the name servers, as ``Question.server`` has them; those avoided too."""
+        try:
+            return tuple(_joined(host, port) for host, port in await self._every_address())
+        except OSError:
+            return ()
+
+    async def ask_one(self, question: Question, server: str) -> Answer:
+        """What one of the name servers says, asked once, with recursion."""
+        host, port = _host_and_port(server)
+        if not valid_name(question.name):
+            return Answer(question, Outcome.MALFORMED, server=server)
+        async with self._semaphore:
+            if self._closed:
+                return Answer(question, Outcome.UNREACHABLE, server=server)
+            return await self._timed(question, exchange(question, host, port, seconds=self._timeout))
+
+    def avoid(self, servers: Collection[str]) -> None:
+        """Ask these of the name servers no more, unless there are no others."""
+        if self._avoided != frozenset(servers):
+            self._avoided = frozenset(servers)
+            self.fresh()
 
     async def aclose(self) -> None:
         """Close everything; questions under way end as ``unreachable``. Safe to call twice."""
@@ -178,14 +179,14 @@ class Resolver:
         try:
             result = await channel.dns.query_dns(question.name, question.type)
         except aiodns.error.DNSError as e:
-            outcome = _OUTCOMES.get(e.args[0] if e.args else None, Outcome.UNREACHABLE)
+            outcome = OUTCOMES.get(e.args[0] if e.args else None, Outcome.UNREACHABLE)
             return Answer(question, outcome, server=self._server)
         except RuntimeError:  # the channel was closed meanwhile
             return Answer(question, Outcome.UNREACHABLE, server=self._server)
         finally:
             channel.in_flight -= 1
             self._release(channel)
-        return _answer(question, result, self._server)
+        return read(question, result, self._server)
 
     async def _current(self) -> _Channel:
         if self._channel is not None and time.monotonic() - self._channel.born > _CHANNEL_AGE:
@@ -204,6 +205,14 @@ class Resolver:
             task.add_done_callback(self._closing.discard)
 
     async def _addresses(self) -> list[tuple[str, int]]:
+        found = await self._every_address()
+        if not self._avoided:
+            return found if self._servers else []  # none: c-ares reads the system's list itself
+        return [at for at in found if _joined(*at) not in self._avoided] or found
+
+    async def _every_address(self) -> list[tuple[str, int]]:
+        if not self._servers:
+            return _system()
         found: list[tuple[str, int]] = []
         for host, port in self._servers:
             if _is_address(host):
@@ -251,53 +260,6 @@ class Resolver:
             self._waiting[question.server] -= 1
             if not self._waiting[question.server]:
                 del self._waiting[question.server], self._places[question.server]
-
-
-def _answer(question: Question, result: pycares.DNSResult, server: str) -> Answer:
-    # A CNAME that leads nowhere comes back as a success without records of the type asked for.
-    wanted = [record for record in result.answer if record.type == _TYPES[question.type]]
-    hops = {
-        _name(record.name): _name(record.data.cname)  # type: ignore[union-attr]
-        for record in result.answer
-        if record.type == pycares.QUERY_TYPE_CNAME
-    }
-    chain: list[str] = []
-    name = question.name
-    while question.type != "CNAME" and name in hops and hops[name] not in chain:
-        name = hops[name]
-        chain.append(name)
-    return Answer(
-        question,
-        Outcome.ANSWER if wanted else Outcome.NODATA,
-        tuple(_text(question.type, record.data) for record in wanted),
-        tuple(chain),
-        min((record.ttl for record in result.answer), default=0),
-        server,
-    )
-
-
-def _text(type_: str, data: Any) -> str:
-    match type_:
-        case "A" | "AAAA":
-            return str(data.addr)
-        case "CNAME":
-            return _name(data.cname)
-        case "MX":
-            return f"{data.priority} {_name(data.exchange)}."
-        case "NS":
-            return _name(data.nsdname)
-        case "PTR":
-            return _name(data.dname)
-        case "TXT":
-            return str(data.data.decode("latin-1"))
-        case _:
-            times = f"{data.serial} {data.refresh} {data.retry} {data.expire} {data.minimum}"
-            return f"{_name(data.mname)} {_name(data.rname)} {times}"
-
-
-def _name(value: str | bytes) -> str:
-    text = value.decode("latin-1") if isinstance(value, bytes) else value
-    return text.rstrip(".").lower()
 
 
 def _system() -> list[tuple[str, int]]:

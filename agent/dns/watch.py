@@ -1,7 +1,8 @@
 """The watch: every check of every domain, again and again, published only when it is believed.
 
 A record that is removed from the DNS becomes a ``fail`` within ``interval`` plus its TTL: the next look is never later
-than ``interval`` after the last, and a resolver's cache holds nothing longer than the TTL.
+than ``interval`` after the last, and no cache holds anything longer than the TTL. What only a resolver says is no
+``fail``: the zone's own servers are asked, and where they say otherwise or nothing, nobody can tell.
 """
 
 from __future__ import annotations
@@ -9,20 +10,28 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import structlog
 
 from agent.dns.checks import CHECKS
 from agent.dns.checks.base import SEVERITY, Check, Finding, Subject, Verdict, Watched
 from agent.dns.follow import CHECK_LIMIT, run_check
+from agent.dns.health import Health, self_check
+from agent.dns.opinion import Weight, second_opinion
 from agent.dns.report import confirm
 from agent.dns.resolver import Resolver
+from agent.dns.schedule import Schedule
+from agent.dns.shared import DomainAnswers, SharedAnswers
 
 _FIRST_RETRY = 15.0  # seconds until a failed look is tried again; doubled each time up to the interval
 _NEGATIVE = (60.0, 900.0)  # seconds after which a record that is not there is asked for again
 _START_SPREAD = 0.05  # seconds between the first looks, so that a start is no burst
-_START_SPREAD_MOST = 60.0  # seconds over which they are spread at most
+_PERSISTENT = 3600.0  # seconds after which, and
+_LOOKS = 3  # looks by which bad news that no second server can be asked about is believed of a healthy resolver
+_SELF_CHECK = 60.0  # seconds between two looks at the resolvers themselves
+_CONFIRMING = 16  # second opinions asked for at once
 
 log = structlog.get_logger(__name__)
 
@@ -31,10 +40,13 @@ class Watch:
     """Watches the DNS of ``subjects``.
 
     ``interval`` is the longest, ``min_interval`` the shortest time between two looks at the same thing, seconds; in
-    between, the TTL decides. Bad news is looked at again after ``confirm_after`` seconds before it is published.
-    A check that takes longer than ``limit`` seconds ends as ``unknown``. ``on_change`` is told of every finding whose
-    verdict or reason has changed. ``restored`` are the findings of an earlier run; those of subjects and checks that
-    are no longer watched are dropped as their check is run.
+    between, the TTL decides. Bad news is looked at again after ``confirm_after`` seconds, then by a second opinion,
+    before it is published. A check that takes longer than ``limit`` seconds ends as ``unknown``. ``rate`` is the
+    questions a second that looks may ask. ``on_change`` is told of every finding whose verdict or reason has changed,
+    ``on_opinion`` how each second opinion ended, ``on_health`` how the resolvers are, by address, and how many
+    questions shared answers have saved. ``authority_port`` is the port of the zones' own servers. ``restored`` are the
+    findings of an earlier run; those of subjects and checks that are no longer watched are dropped as their check is
+    run.
     """
 
     def __init__(
@@ -49,7 +61,11 @@ class Watch:
         checks: dict[str, Check] | None = None,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
+        rate: float = 500.0,
+        authority_port: int = 53,
         on_change: Callable[[Watched], None] | None = None,
+        on_opinion: Callable[[Weight], None] | None = None,
+        on_health: Callable[[Mapping[str, Health], int], None] | None = None,
         restored: Iterable[Watched] = (),
     ) -> None:
         self._resolver = resolver
@@ -61,9 +77,15 @@ class Watch:
         self._checks = CHECKS if checks is None else checks
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter
-        self._on_change = on_change
+        self._on_change, self._on_opinion, self._on_health = on_change, on_opinion, on_health
+        self._authority_port = authority_port
+        self._shared = SharedAnswers(resolver, rate=rate)
+        self._health: Mapping[str, Health] = {}
+        self._confirming = asyncio.Semaphore(_CONFIRMING)
+        self._doubted: dict[tuple[str, str, str], tuple[str, float, int]] = {}  # reason, since, looks
         self._failures: dict[tuple[str, str], int] = {}
-        self._locks = {(d, c): asyncio.Lock() for d in self._subjects for c in self._checks}
+        self._turns: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
+        self._schedule = Schedule(self._look)
         self._watched: dict[tuple[str, str, str], Watched] = {
             (w.domain, w.finding.check, w.finding.subject): w
             for w in restored
@@ -86,57 +108,114 @@ class Watch:
     async def run(self) -> None:
         """Watch until cancelled."""
         keys = [(domain, check) for domain in self._subjects for check in self._checks]
-        step = min(_START_SPREAD, _START_SPREAD_MOST / max(1, len(keys)))
+        step = min(_START_SPREAD, self._interval / max(1, len(keys)))
         async with asyncio.TaskGroup() as group:
-            for n, (domain, check) in enumerate(keys):
-                group.create_task(self._watch(domain, check, n * step), name=f"dns {check} {domain}")
+            group.create_task(self._check_resolvers(), name="dns resolvers")
+            group.create_task(self._schedule.run((n * step, key) for n, key in enumerate(keys)), name="dns looks")
+
+    def late(self) -> float:
+        """Seconds by which the next look is overdue: more than a few say that ``rate`` or the resolvers do not
+        suffice."""
+        return self._schedule.late()
 
     async def check_now(self, domain: str) -> tuple[Watched, ...]:
         """Look at one domain at once, and return what is then known of it. Raises ``KeyError`` for a domain that is
         not watched."""
         if domain not in self._subjects:
             raise KeyError(domain)
-        await asyncio.gather(*(self._look(domain, check) for check in self._checks))
+        await asyncio.gather(*(self._look((domain, check)) for check in self._checks))
         return tuple(w for w in self.findings() if w.domain == domain)
 
-    async def _watch(self, domain: str, check: str, delay: float) -> None:
+    async def _check_resolvers(self) -> None:
         while True:
-            await asyncio.sleep(delay)
-            delay = await self._look(domain, check)
+            await self.check_resolvers()
+            await asyncio.sleep(_SELF_CHECK)
 
-    async def _look(self, domain: str, check: str) -> float:
+    async def check_resolvers(self) -> None:
+        """Look at the resolvers themselves: those found broken are not asked while there are others; when all are,
+        every finding is ``unknown``."""
+        self._health = await self_check(self._resolver)
+        broken = [server for server, health in self._health.items() if health is Health.BROKEN]
+        self._resolver.avoid(broken)
+        if self._on_health:
+            self._on_health(self._health, self._shared.hits)
+
+    @asynccontextmanager
+    async def _turn(self, key: tuple[str, str]) -> AsyncIterator[None]:
+        """One at a time for each key; nothing is kept of keys that nobody looks at."""
+        lock, waiting = self._turns.get(key, (asyncio.Lock(), 0))
+        self._turns[key] = lock, waiting + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._turns.pop(key)
+            if waiting > 1:
+                self._turns[key] = lock, waiting - 1
+
+    async def _look(self, key: tuple[str, str]) -> float:
         """One look, published. Returns the seconds until the next."""
-        key = (domain, check)
-        async with self._locks[key]:
+        domain, check = key
+        async with self._turn(key):
             try:
                 # The plan ends by itself at the limit; the second one is for a check that does not.
-                async with asyncio.timeout(2 * self._limit + self._confirm_after + 5):
+                async with asyncio.timeout(4 * self._limit + self._confirm_after + 5):
                     findings = await self._believed(domain, check)
             except Exception as error:
                 log.error("dns_check_crashed", domain=domain, check=check, error=type(error).__name__)
                 findings = self._crashed(domain, check)
             self._publish(domain, check, findings)
             self._looked.add(key)
-            if len(self._looked) == len(self._locks):
+            if len(self._looked) == len(self._subjects) * len(self._checks):
                 self._looked.clear()
                 self._last_round_at = self._clock()
             return self._next(key, findings)
 
     async def _believed(self, domain: str, check: str) -> tuple[Finding, ...]:
-        subject = self._subjects[domain]
-        findings = await run_check(self._resolver, self._checks[check], subject, limit=self._limit)
+        subject, plan = self._subjects[domain], self._checks[check]
+        answers = DomainAnswers(self._shared, domain)
+        findings = await run_check(answers, plan, subject, limit=self._limit)
         if any(self._is_bad_news(domain, f) for f in findings):
             await asyncio.sleep(self._confirm_after)
-            again = await run_check(self._resolver, self._checks[check], subject, limit=self._limit)
-            findings = confirm(findings, again)
+            findings = confirm(findings, await run_check(self._resolver, plan, subject, limit=self._limit))
+        doubted = [f for f in findings if self._is_bad_news(domain, f)]
+        if self._health and set(self._health.values()) == {Health.BROKEN}:
+            return tuple(_without_resolver(f) for f in findings)
+        if doubted:
+            async with self._confirming:
+                weighed = await second_opinion(
+                    self._resolver, plan, subject, doubted, limit=self._limit, port=self._authority_port
+                )
+            stands = {f.subject: self._stands(domain, f, *w) for f, w in zip(doubted, weighed, strict=True)}
+            findings = tuple(stands.get(f.subject, f) for f in findings)
+        for f in findings:
+            if f.reason != "unconfirmed":
+                self._doubted.pop((domain, check, f.subject), None)
         return findings
+
+    def _stands(self, domain: str, bad: Finding, weight: Weight, finding: Finding) -> Finding:
+        """What is published of bad news. Where nobody else can be asked, a resolver that is right about everything
+        known, and has had to ask again itself meanwhile, is evidence too, once it says the same for long enough."""
+        if self._on_opinion:
+            self._on_opinion(weight)
+        if weight is not Weight.UNCONFIRMED:
+            return finding
+        key = (domain, bad.check, bad.subject)
+        reason, since, looks = self._doubted.get(key, ("", 0.0, 0))
+        if reason != bad.reason or Health.HEALTHY not in self._health.values():
+            since, looks = self._clock(), 0
+        self._doubted[key] = (bad.reason, since, looks + 1)
+        persistent = looks + 1 >= _LOOKS and self._clock() - since >= max(_PERSISTENT, 2.0 * bad.ttl)
+        return bad if persistent else finding
 
     def _is_bad_news(self, domain: str, finding: Finding) -> bool:
         if finding.verdict not in (Verdict.FAIL, Verdict.WARN):
             return False
         known = self._watched.get((domain, finding.check, finding.subject))
-        before = known.last_definitive.verdict if known and known.last_definitive else Verdict.OK
-        return SEVERITY.index(finding.verdict) < SEVERITY.index(before)
+        before = known.last_definitive if known else None
+        if before is None or (before.records and not finding.records):
+            return True
+        return SEVERITY.index(finding.verdict) < SEVERITY.index(before.verdict)
 
     def _crashed(self, domain: str, check: str) -> tuple[Finding, ...]:
         subjects = sorted(s for d, c, s in self._watched if (d, c) == (domain, check)) or [""]
@@ -186,3 +265,9 @@ class Watch:
         return (
             min(base * (1 + jitter), self._interval) if base < self._interval * 0.9 else self._interval * (1 - jitter)
         )
+
+
+def _without_resolver(finding: Finding) -> Finding:
+    detail = "Every resolver fails its self-check: it denies what exists or makes up what does not."
+    advice = "Use a resolver that does not rewrite answers, see dns.resolvers."
+    return Finding(finding.check, finding.subject, Verdict.UNKNOWN, "resolver_broken", detail, advice)

@@ -19,11 +19,13 @@ TTL = 60
 
 class DnsServer:
     """Answers from ``records``: (name, type) to presentation texts; TXT texts are quoted and split here. Names that
-    are there with another type are NODATA, all others NXDOMAIN."""
+    are there with another type are NODATA, others of the same zones (their last two labels) NXDOMAIN; all else is
+    refused. Every zone has an SOA and one server."""
 
     def __init__(self, records: Mapping[tuple[str, str], Sequence[str]]) -> None:
         self._records = records
         self._names = {name for name, _ in records}
+        self._zones = {".".join(name.split(".")[-2:]) for name in self._names}
         self._socket: socket.socket | None = None
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -68,9 +70,14 @@ class DnsServer:
         response = dns.message.make_response(query)
         response.flags |= dns.flags.AA | dns.flags.RA
         texts = self._records.get((name, kind), ())
+        if name in self._zones and kind in ("SOA", "NS") and not texts:
+            texts = [f"ns.{name}." if kind == "NS" else f"ns.{name}. hostmaster.{name}. 1 3600 900 86400 {TTL}"]
         if texts:
             values = [_quoted(text) if kind == "TXT" else text for text in texts]
             response.answer.append(dns.rrset.from_text(question.name, TTL, "IN", kind, *values))
+        elif ".".join(name.split(".")[-2:]) not in self._zones:
+            response.flags &= ~dns.flags.AA
+            response.set_rcode(dns.rcode.REFUSED)
         elif not any(known == name or known.endswith("." + name) for known in self._names):
             response.set_rcode(dns.rcode.NXDOMAIN)
         return response.to_wire()
