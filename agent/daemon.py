@@ -116,7 +116,12 @@ class Daemon:
             build_sources(settings, self.ledger), self._gate, self.ledger, self.metrics,
             max_body_bytes=settings.listen.max_body_bytes, clock=clock,
         )  # fmt: skip
-        self._resolver = Resolver(settings.dns.resolvers, timeout=settings.dns.timeout, on_query=self.metrics.dns_query)
+        self._resolver = Resolver(
+            settings.dns.resolvers,
+            timeout=settings.dns.timeout,
+            on_query=self.metrics.dns_query,
+            on_restart=self.metrics.dns_restart,
+        )
         self._notifier = Notifier(
             [Endpoint(a.url, _reveal(a.token), a.username or "", _reveal(a.password)) for a in settings.alertmanagers],
             resend=settings.alerts.resend,
@@ -212,7 +217,10 @@ class Daemon:
                 interval=self._settings.dns.interval,
                 min_interval=self._settings.dns.min_interval,
                 clock=self._clock,
+                rate=self._settings.dns.queries_per_second,
                 on_change=_log_finding,
+                on_opinion=self.metrics.dns_opinion,
+                on_health=self.metrics.dns_health,
                 restored=restored,
             )
         if self._settings.blocklists and self._settings.domains:
@@ -247,6 +255,8 @@ class Daemon:
 
     async def _evaluate(self) -> None:
         now = self._clock()
+        if self._watch:
+            self.metrics.dns_late(self._watch.late())
         soon = now + HOUR
         # Summed by the store as far as the windows allow: the work here does not grow with their length.
         minutes = await self.ledger.rows(MINUTE, now - DAY - MINUTE, soon, merge=HOUR, edges=edges(now, MINUTE))

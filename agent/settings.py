@@ -257,6 +257,12 @@ class Dns(_Model):
     timeout: Annotated[float, BeforeValidator(_duration), Field(gt=0, le=60), _DURATION] = Field(
         3.0, description="How long the answer to one query is waited for."
     )
+    queries_per_second: float = Field(
+        500.0,
+        gt=0,
+        le=100_000,
+        description="Questions that the watch asks at most; those about one domain a tenth of it.",
+    )
     blocklist_interval: Duration = Field(1800.0, description="Time between two rounds of questions to blocklists.")
 
 

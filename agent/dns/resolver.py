@@ -52,7 +52,8 @@ class Resolver:
     ``nameservers`` are ``host``, ``host:port``, ``[v6]:port`` or a bare IPv6 address; a host that is a name is looked
     up through the system. None at all means the system's own. ``timeout`` is seconds per attempt and server, ``tries``
     the number of attempts, ``concurrency`` how many questions are under way at once (more of them would make c-ares'
-    time-outs lie). ``on_query`` is told the outcome and the seconds of every attempt.
+    time-outs lie). ``on_query`` is told the outcome and the seconds of every attempt,
+    ``on_restart`` that c-ares hung and was started anew.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Resolver:
         tries: int = 2,
         concurrency: int = 64,
         on_query: Callable[[str, float], None] | None = None,
+        on_restart: Callable[[], None] | None = None,
     ) -> None:
         self._servers = [_host_and_port(text) for text in nameservers]
         self._server = nameservers[0] if len(nameservers) == 1 else ""
@@ -73,7 +75,7 @@ class Resolver:
         self._places: dict[str, asyncio.Semaphore] = {}
         self._waiting: Counter[str] = Counter()
         self._avoided: frozenset[str] = frozenset()
-        self._on_query = on_query
+        self._on_query, self._on_restart = on_query, on_restart
         self._channel: _Channel | None = None
         self._retired: set[_Channel] = set()
         self._closing: set[asyncio.Task[None]] = set()
@@ -168,6 +170,8 @@ class Resolver:
                 return await self._by_hand(question)
         except TimeoutError:
             self.fresh()
+            if self._on_restart:
+                self._on_restart()
             return Answer(question, Outcome.TIMEOUT, server=self._server)
         except (OSError, dns.exception.DNSException, pycares.AresError):  # no server to be had, no socket for it
             return Answer(question, Outcome.UNREACHABLE, server=self._server)

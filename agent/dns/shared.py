@@ -20,12 +20,12 @@ _BURST = 1.0  # seconds' worth of questions that may go at once
 
 
 class SharedAnswers:
-    """``rate`` is questions a second in all, ``zone_rate`` those about one registered domain. What fails is not kept,
-    but a question that is under way is not asked a second time."""
+    """``rate`` is questions a second in all; about one registered domain there is a tenth of it. What fails is not
+    kept, but a question that is under way is not asked a second time."""
 
-    def __init__(self, resolver: Resolver, *, rate: float = 500.0, zone_rate: float = 50.0) -> None:
+    def __init__(self, resolver: Resolver, *, rate: float = 500.0) -> None:
         self._resolver = resolver
-        self._rate, self._zone_rate = rate, zone_rate
+        self._rate, self._zone_rate = rate, rate / 10
         self._kept: OrderedDict[Question, tuple[float, Answer]] = OrderedDict()
         self._asking: dict[Question, asyncio.Task[Answer]] = {}
         self._due = 0.0

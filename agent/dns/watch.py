@@ -43,10 +43,9 @@ class Watch:
     between, the TTL decides. Bad news is looked at again after ``confirm_after`` seconds, then by a second opinion,
     before it is published. A check that takes longer than ``limit`` seconds ends as ``unknown``. ``rate`` is the
     questions a second that looks may ask. ``on_change`` is told of every finding whose verdict or reason has changed,
-    ``on_opinion`` how each second opinion ended, ``on_health`` how the resolvers are, by address, and how many
-    questions shared answers have saved. ``authority_port`` is the port of the zones' own servers. ``restored`` are the
-    findings of an earlier run; those of subjects and checks that are no longer watched are dropped as their check is
-    run.
+    ``on_opinion`` how each second opinion ended, ``on_health`` how the resolvers are, by address. ``authority_port`` is
+    the port of the zones' own servers. ``restored`` are the findings of an earlier run; those of subjects and checks
+    that are no longer watched are dropped as their check is run.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Watch:
         authority_port: int = 53,
         on_change: Callable[[Watched], None] | None = None,
         on_opinion: Callable[[Weight], None] | None = None,
-        on_health: Callable[[Mapping[str, Health], int], None] | None = None,
+        on_health: Callable[[Mapping[str, Health]], None] | None = None,
         restored: Iterable[Watched] = (),
     ) -> None:
         self._resolver = resolver
@@ -138,7 +137,7 @@ class Watch:
         broken = [server for server, health in self._health.items() if health is Health.BROKEN]
         self._resolver.avoid(broken)
         if self._on_health:
-            self._on_health(self._health, self._shared.hits)
+            self._on_health(self._health)
 
     @asynccontextmanager
     async def _turn(self, key: tuple[str, str]) -> AsyncIterator[None]:

@@ -108,6 +108,15 @@ LOCAL = (
         "Time until a resolver answered or the question timed out.",
         buckets=DNS_BUCKETS,
     ),
+    Metric("dns_second_opinions_total", "counter", ("outcome",), "Bad news by what the second opinion made of it."),
+    Metric(
+        "dns_resolver_healthy",
+        "gauge",
+        ("resolver",),
+        "1 while the resolver passes its self-check, 0 while it answers falsely; no series while nobody can tell.",
+    ),
+    Metric("dns_resolver_restarts_total", "counter", (), "Times the resolver's engine hung and was started anew."),
+    Metric("dns_looks_late_seconds", "gauge", (), "By how much the next DNS check in turn is overdue."),
     Metric(
         "alertmanager_notifications_total",
         "counter",

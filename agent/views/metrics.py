@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from agent.dns.answer import Outcome
+from agent.dns.health import Health
+from agent.dns.opinion import Weight
 from agent.ledger.base import Applied, Counted
 from agent.views.catalogue import (
     CATALOGUE,
@@ -66,6 +68,7 @@ class Metrics:
                 "webhook_requests_total",
                 "quarantined_requests_total",
                 "dns_queries_total",
+                "dns_second_opinions_total",
                 "alertmanager_notifications_total",
             )
         }
@@ -77,12 +80,17 @@ class Metrics:
         self._commit = self._histogram("ledger_commit_duration_seconds")
         self._commit_events = self._histogram("ledger_commit_events")
         self._dns = self._histogram("dns_query_duration_seconds")
+        self._dns_restarts = self._counter("dns_resolver_restarts_total")
+        self._dns_late = self._gauge("dns_looks_late_seconds")
+        self._dns_healthy = self._gauge("dns_resolver_healthy")
         self._lag = self._histogram("event_loop_lag_seconds")
         self._gauge("build_info").labels(version, revision, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
         self.registry.register(WholeCollector(self._current, whole_budget))
         for outcome in Outcome:
             self._counted("dns_queries_total", (outcome.value,))
+        for weight in Weight:
+            self._counted("dns_second_opinions_total", (weight.value,))
         self._counted("webhook_requests_total", (UNKNOWN_SOURCE, "unknown_source"))
 
     def declare_source(self, name: str, provider: str) -> None:
@@ -147,6 +155,25 @@ class Metrics:
         """One question to a resolver; ``outcome`` is an ``agent.dns.answer.Outcome``."""
         self._counted("dns_queries_total", (str(outcome),)).inc()
         self._dns.observe(seconds)
+
+    def dns_opinion(self, outcome: Weight) -> None:
+        """One second opinion on bad news."""
+        self._counted("dns_second_opinions_total", (outcome.value,)).inc()
+
+    def dns_health(self, resolvers: Mapping[str, Health]) -> None:
+        """The health of every configured resolver, by address; at most 20 are shown."""
+        self._dns_healthy.clear()
+        for resolver, health in list(resolvers.items())[:20]:
+            if health is not Health.UNKNOWN:
+                self._dns_healthy.labels(label_value(resolver)).set(health is Health.HEALTHY)
+
+    def dns_restart(self) -> None:
+        """The resolver's engine was started anew."""
+        self._dns_restarts.inc()
+
+    def dns_late(self, seconds: float) -> None:
+        """By how much DNS checks are overdue."""
+        self._dns_late.set(seconds)
 
     def commit(self, seconds: float, events: int) -> None:
         """One durable transaction of the ledger."""
