@@ -13,6 +13,7 @@ import msgspec
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
+from agent.simulate.retry import ASSUMED
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 
@@ -23,6 +24,7 @@ VOICE = Voice(
     async_ids=True,
     classes={BounceClass.UNDETERMINED: BounceClass.SOFT},
 )
+RETRY = ASSUMED  # no schedule is documented
 
 _LARGEST_BATCH = 500
 # Two hours east of Greenwich, so that no one takes local times for UTC.
