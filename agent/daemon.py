@@ -22,7 +22,7 @@ from agent.alerts.incidents import step
 from agent.alerts.types import Incident
 from agent.bounce_rules import shipped
 from agent.dns.blockwatch import Asked, BlocklistWatch, Suspect
-from agent.dns.checks.base import Subject, Watched
+from agent.dns.checks.base import MailStream, Subject, Watched
 from agent.dns.resolver import Resolver
 from agent.dns.watch import Watch
 from agent.events import mask_addresses
@@ -421,6 +421,10 @@ def _subject(domain: Domain) -> Subject:
         helo=domain.helo_names,
         return_path_domains=domain.return_path_domains,
         link_domains=domain.link_domains,
+        mail_streams=tuple(
+            MailStream(s.name, s.provider, s.return_path or "", s.dkim_domain or "", s.selectors, s.ips)
+            for s in domain.mail_streams
+        ),
     )
 
 

@@ -124,6 +124,14 @@ def ip_address(value: str) -> str:
         raise PydanticCustomError("ip", "this is not an IP address") from None
 
 
+def _provider(value: str) -> str:
+    if value not in PROVIDERS:
+        raise PydanticCustomError("provider", "unknown provider{hint}; known: {known}", {
+            "hint": did_you_mean(value, PROVIDERS), "known": ", ".join(sorted(PROVIDERS)),
+        })  # fmt: skip
+    return value
+
+
 def _ascending(value: tuple[Any, Any]) -> tuple[Any, Any]:
     if None not in value and value[0] > value[1]:
         raise PydanticCustomError("range", "the first number must not be above the second")
@@ -348,11 +356,7 @@ class Source(_Model):
     @field_validator("provider")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in PROVIDERS:
-            raise PydanticCustomError("provider", "unknown provider{hint}; known: {known}", {
-                "hint": did_you_mean(value, PROVIDERS), "known": ", ".join(sorted(PROVIDERS)),
-            })  # fmt: skip
-        return value
+        return _provider(value)
 
     @model_validator(mode="after")
     def _authenticated(self) -> Source:
@@ -400,6 +404,30 @@ def _check_credential(key: str, value: object) -> None:
         raise PydanticCustomError("credential", "must be {what}", {"key": key, "what": what})
 
 
+class MailStream(_Model):
+    """How one kind of a domain's mail is sent, so that its alignment can be checked."""
+
+    name: SourceName = Field(description="A label of its finding.")
+    provider: str = Field("", description="Provider id of the service that sends it, such as `sendgrid`.")
+    return_path: DomainName | None = Field(
+        None, description="Domain of its return path (MAIL FROM); left out, it is the service's own."
+    )
+    dkim_domain: DomainName | None = Field(
+        None, description="Domain that signs it (`d=`); left out, it is the sending domain."
+    )
+    selectors: tuple[Selector, ...] = Field(
+        (), max_length=20, description="Selectors that sign it; left out, the domain's `dkim_selectors`."
+    )
+    ips: tuple[IpAddress, ...] = Field(
+        (), max_length=50, description="Addresses that send it; left out, one of the service's own is tried."
+    )
+
+    @field_validator("provider")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _provider(value) if value else value
+
+
 class Domain(_Model):
     """A sending domain that is watched."""
 
@@ -432,6 +460,9 @@ class Domain(_Model):
         {},
         description="Share of the domain's mail, 0 to 1, by address; below 0.1 a listing only warns. Equal if unset.",
     )
+    mail_streams: tuple[MailStream, ...] = Field(
+        (), max_length=50, description="How its mail is sent, for the check of alignment."
+    )
 
     @property
     def helo_names(self) -> dict[str, str]:
@@ -445,6 +476,19 @@ class Domain(_Model):
         if len(value) not in (0, 1, len(info.data.get("sending_ips", value))):
             raise PydanticCustomError("helo", "give one name for all of `sending_ips`, or one for each")
         return value
+
+    @model_validator(mode="after")
+    def _streams(self) -> Domain:
+        twice = [name for name, n in Counter(s.name for s in self.mail_streams).items() if n > 1]
+        if twice:
+            raise PydanticCustomError("twice", "mail_streams has `{name}` twice", {"name": twice[0]})
+        for stream in self.mail_streams:
+            if stream.dkim_domain not in (None, self.name) and not stream.selectors:
+                raise PydanticCustomError(
+                    "stream", "mail_streams: `{name}` is signed by another domain, so name its `selectors`",
+                    {"name": stream.name},
+                )  # fmt: skip
+        return self
 
 
 class PhaseOverride(_Model):

@@ -138,8 +138,10 @@ def _leaves(
     for name, spec in model["properties"].items():
         if "$ref" in spec:
             yield from _leaves(document, _model(document, spec), (*at, name))
-        else:
-            yield (*at, name), name in model.get("required", ()), spec
+            continue
+        yield (*at, name), name in model.get("required", ()), spec
+        if "$ref" in spec.get("items", {}):
+            yield from _leaves(document, _model(document, spec), (*at, f"{name}[]"))
 
 
 def _credentials() -> Iterator[str]:
@@ -156,6 +158,8 @@ def _type(spec: Mapping[str, Any]) -> str:
     one = options[0]
     if len(options) == 2 and "pattern" in options[1]:
         return "duration"
+    if "$ref" in one:
+        return "sections"
     if one.get("format") == "password":
         return "secret text"
     if "enum" in one:

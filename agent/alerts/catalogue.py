@@ -51,7 +51,7 @@ ALERTS: dict[str, Alert] = {
 }
 
 # Mail is refused or marked as spam without these; what fails elsewhere costs some of it.
-_CRITICAL_CHECKS = frozenset(("spf", "dkim", "dmarc", "mx"))
+_CRITICAL_CHECKS = frozenset(("spf", "dkim", "dmarc", "alignment", "mx"))
 BLOCKLIST = "blocklist"  # the check whose findings have an alert of their own
 _RATE_TARGETS = frozenset(("bounce", "deliverability", "complaint"))
 _DECIDED = {

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from agent.dns.answer import Answer, Outcome, Question
 from agent.dns.checks import CHECKS
-from agent.dns.checks.base import Finding, Problem, Subject, Verdict, asked_once, conclude, drive
+from agent.dns.checks.base import Finding, MailStream, Problem, Subject, Verdict, asked_once, conclude, drive
 from tests.dns.zone import Zone, answers, findings, txt
 
 ROOT = Path(__file__).parents[2]
-SUBJECT = Subject("example.com", ("s1", "s2"), ("192.0.2.1", "2001:db8::1"))
+STREAM = MailStream("bulk", "sendgrid", "bounce.example.com", "", ("s1",))
+SUBJECT = Subject("example.com", ("s1", "s2"), ("192.0.2.1", "2001:db8::1"), mail_streams=(STREAM,))
 OPTIONAL: set[str] = set()  # technologies that a domain may do without
 every_check = pytest.mark.parametrize("check", CHECKS)
 
@@ -99,7 +100,10 @@ def test_any_answers_end_in_one_finding_per_subject(check: str, data: st.DataObj
     assert all(f.advice for f in found if f.verdict is not Verdict.OK)
 
 
-SUBJECTS = {"spf": ["", "192.0.2.1", "2001:db8::1"], "dkim": ["s1", "s2"], "ptr": ["192.0.2.1", "2001:db8::1"]}
+SUBJECTS = {
+    "spf": ["", "192.0.2.1", "2001:db8::1"], "dkim": ["s1", "s2"], "ptr": ["192.0.2.1", "2001:db8::1"],
+    "alignment": ["bulk"],
+}  # fmt: skip
 
 GOOD: Zone = {
     "example.com": {

@@ -546,3 +546,27 @@ def test_what_is_no_test_recipient(recipient: str) -> None:
 def test_no_word_of_the_settings_gives_a_test_recipient_away() -> None:
     got = loads(DOMAINS + "test_traffic: {recipients: [seed@example.net]}\n", {})
     assert "seed@" not in repr(got) + str(got)
+
+
+def test_mail_streams_say_how_mail_is_sent() -> None:
+    stream = "{name: bulk, provider: postmark, return_path: Bounce.Example.com, dkim_domain: esp.net, selectors: [a]}"
+    (domain,) = loads(BASE + f"domains: [{{name: example.com, mail_streams: [{stream}, {{name: own}}]}}]\n", {}).domains
+    bulk, own = domain.mail_streams
+    assert (bulk.return_path, bulk.dkim_domain, bulk.selectors) == ("bounce.example.com", "esp.net", ("a",))
+    assert (own.provider, own.return_path, own.ips) == ("", None, ())
+
+
+@pytest.mark.parametrize(
+    ("streams", "problem"),
+    [
+        ("[{name: a}, {name: a}]", "mail_streams has `a` twice"),
+        ("[{name: a, dkim_domain: esp.net}]", "name its `selectors`"),
+        ("[{name: a, provider: sendgird}]", "sendgrid"),
+        ("[{name: a, return_path: x}]", "a domain is a full name"),
+        ("[{name: a, returnpath: a.b}]", "return_path"),
+        ("[{}]", "name"),
+    ],
+)
+def test_what_is_wrong_with_a_mail_stream(streams: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(problem)):
+        loads(BASE + f"domains: [{{name: example.com, mail_streams: {streams}}}]\n", {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.dns.checks import dkim, dmarc, mx, ptr, spf
+from agent.dns.checks import alignment, dkim, dmarc, mx, ptr, spf
 from agent.dns.checks.base import Check
 
-CHECKS: dict[str, Check] = {"spf": spf, "dkim": dkim, "dmarc": dmarc, "mx": mx, "ptr": ptr}
+CHECKS: dict[str, Check] = {"spf": spf, "dkim": dkim, "dmarc": dmarc, "alignment": alignment, "mx": mx, "ptr": ptr}

@@ -23,6 +23,19 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"
 
 
+class MailStream(msgspec.Struct, frozen=True):
+    """How one kind of a domain's mail is sent. ``provider`` is a provider id; ``return_path`` and ``dkim_domain`` are
+    the domains of MAIL FROM and of the signature's ``d=``. What is ``""`` or empty is not declared; without
+    ``dkim_domain`` the domain itself signs, without ``selectors`` with the domain's."""
+
+    name: str
+    provider: str = ""
+    return_path: str = ""
+    dkim_domain: str = ""
+    selectors: tuple[str, ...] = ()
+    ips: tuple[str, ...] = ()
+
+
 class Subject(msgspec.Struct, frozen=True):
     """What is checked: a domain and what settings say of it. ``parked`` is a domain that sends nothing and must not be
     usable by others; ``probe_selectors`` looks for the usual DKIM selectors although some are known. ``helo`` are the
@@ -37,6 +50,7 @@ class Subject(msgspec.Struct, frozen=True):
     return_path_domains: tuple[str, ...] = ()
     link_domains: tuple[str, ...] = ()
     rdap: bool = False
+    mail_streams: tuple[MailStream, ...] = ()
 
 
 class Finding(msgspec.Struct, frozen=True):
