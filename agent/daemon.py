@@ -410,7 +410,6 @@ async def _listen(runner: Any, address: str, name: str, addresses: dict[str, str
     addresses[name] = f"{host}:{bound.getsockname()[1]}"
 
 
-@functools.lru_cache(10_000)
 def _subject(domain: Domain) -> Subject:
     """What the DNS checks are told of a configured domain."""
     return Subject(
@@ -428,6 +427,7 @@ def _subject(domain: Domain) -> Subject:
     )
 
 
+@functools.lru_cache(10_000)
 def _masked(watched: Watched) -> Watched:
     return msgspec.convert(_mask(msgspec.to_builtins(watched)), Watched)
 
