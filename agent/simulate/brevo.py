@@ -26,6 +26,8 @@ VOICE = Voice(
 )
 RETRY = ASSUMED  # no schedule is documented
 
+RETRY = ASSUMED
+
 _LARGEST_BATCH = 500
 # Two hours east of Greenwich, so that no one takes local times for UTC.
 _TIME_ZONE = 7200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import NamedTuple
+from urllib.parse import parse_qs, urlencode
 
 from agent.providers import Credentials, WebhookRequest
 from agent.simulate import SIMULATORS
@@ -69,6 +70,7 @@ _UNISENDER_GO = {"job_id": "m1", "email": "r@example.com", "status": "delivered"
 
 
 _BREVO = {"event": "delivered", "email": "r@example.com", "message-id": "<m1>", "ts_epoch": 1700000000000}
+_MANDRILL = {"event": "send", "_id": "m1", "ts": 1700000000, "msg": {"email": "r@example.com"}}
 _MAILJET = {"event": "sent", "time": 1700000000, "email": "r@example.com", "MessageID": "m1"}
 _MAILGUN = {
     "event": "delivered",
@@ -90,6 +92,26 @@ def _zeptomail(name: str, *details: object) -> bytes:
 
 
 _ZEPTOMAIL = {"time": "2023-11-14T22:13:20Z"}
+
+# Vendors whose JSON is posted within a form, and in which field.
+FORM_FIELDS = {"mandrill": "mandrill_events"}
+
+
+def packed(provider: str, events: bytes) -> bytes:
+    """JSON as the vendor posts it."""
+    field = FORM_FIELDS.get(provider)
+    return urlencode({field: events}).encode() if field else events
+
+
+def unpacked(provider: str, body: bytes) -> bytes:
+    """The JSON in a body of the vendor's."""
+    field = FORM_FIELDS.get(provider)
+    return parse_qs(body.decode())[field][0].encode() if field else body
+
+
+def _mandrill(*items: object) -> bytes:
+    return packed("mandrill", _json(items))
+
 
 CASES: dict[str, Case] = {
     "sendgrid": Case(
@@ -232,6 +254,13 @@ CASES: dict[str, Case] = {
         bounce=_json({"events": [_BREVO | {"event": "hard_bounce", "reason": " RecipientError: " + _TEXT}]}),
         half_bad=_json([_BREVO, {"event": "delivered"}]),
         all_bad=_json({"event": "delivered"}),
+    ),
+    "mandrill": Case(
+        good=_mandrill(_MANDRILL),
+        unknown=_mandrill(_MANDRILL | {"event": "teleported"}),
+        bounce=_mandrill({"event": "hard_bounce", "ts": 1700000000, "msg": {"diag": f"smtp;{_TEXT}"}}),
+        half_bad=_mandrill(_MANDRILL, {"event": "send"}),
+        all_bad=_mandrill({"event": "send"}),
     ),
     "mailjet": Case(
         good=_json(_MAILJET),

@@ -14,7 +14,7 @@ from agent.events import Event
 from agent.providers import PROVIDERS, AuthenticationError, ParseError, Provider
 from agent.providers.base import as_text, as_time, load_json
 from agent.simulate import SIMULATORS
-from tests.providers.cases import CASES, NOW, SECRET_PART, WITHOUT_REMOTE_TEXT, request, signed
+from tests.providers.cases import CASES, NOW, SECRET_PART, WITHOUT_REMOTE_TEXT, packed, request, signed, unpacked
 
 DOCS = Path(__file__).parents[2] / "docs" / "providers"
 
@@ -213,13 +213,14 @@ def _objects(value: object) -> list[dict[str, object]]:
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), base=st.sampled_from(["good", "bounce", "unknown"]))
 def test_any_field_may_be_anything(name: str, data: st.DataObject, base: str) -> None:
-    body = json.loads(getattr(CASES[name], base))
-    fields = sorted({key for case in CASES[name] for each in _objects(json.loads(case or b"{}")) for key in each})
+    body = json.loads(unpacked(name, getattr(CASES[name], base)))
+    cases = [json.loads(unpacked(name, case)) for case in CASES[name] if case]
+    fields = sorted({key for case in cases for each in _objects(case) for key in each})
     for _ in range(data.draw(st.integers(0, 4))):
         target = data.draw(st.sampled_from(range(len(_objects(body)))))
         _objects(body)[target][data.draw(st.sampled_from(fields))] = data.draw(_value)
-    _read(name, json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    _read(name, json.dumps(body).encode())
+    _read(name, packed(name, json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")))
+    _read(name, packed(name, json.dumps(body).encode()))
 
 
 @pytest.mark.parametrize(
