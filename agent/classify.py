@@ -6,7 +6,7 @@ Pure, and linear in the text: only the first ``READ`` characters are looked at.
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from agent.bounce_rules import Category, Rule, shipped
@@ -117,6 +117,10 @@ def _diagnosis(rule_id: str) -> Diagnosis:
     rule = shipped().rules[rule_id]
     bounce_class = rule.bounce_class or BounceClass.UNDETERMINED
     return Diagnosis(bounce_class, rule_id, tuple(rule.points_to), rule.category, rule.says)
+
+
+# For answers that are shown or weighed again and again.
+explain_again = lru_cache(maxsize=1024)(explain)
 
 
 def mailbox_full(text: str, enhanced_code: str = "") -> bool:

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -17,10 +17,12 @@ from aiohttp import web
 
 from agent import __version__
 from agent.alerts.alertmanager import Endpoint, Notifier
+from agent.alerts.bounce_hints import hint_sentences
 from agent.alerts.catalogue import BLOCKLIST, SourceHealth, conditions, source_conditions
 from agent.alerts.incidents import step
 from agent.alerts.types import Incident
 from agent.bounce_rules import shipped
+from agent.classify import explain_again
 from agent.dns.blockwatch import Asked, BlocklistWatch, Suspect
 from agent.dns.checks.base import MailStream, Subject, Watched
 from agent.dns.resolver import Resolver
@@ -45,7 +47,8 @@ PRUNE_EVERY = 600.0  # seconds
 PROBE_EVERY = 5.0
 LAG_EVERY = 0.5
 STUCK_AFTER = 30.0  # seconds without a turn of the event loop: not alive
-RECENT_BOUNCES = 50
+RECENT_BOUNCES = 50  # shown
+EXPLAINED_BOUNCES = 500  # looked at for what they have in common
 SHUTDOWN_REQUESTS = 10.0  # seconds that requests under way may take to finish
 
 log = structlog.get_logger()
@@ -264,7 +267,9 @@ class Daemon:
         domain_hours = await self.ledger.rows(HOUR, now - 30 * DAY - HOUR, soon, by_domain=True)
         days = await self.ledger.rows(DAY, now - 62 * DAY, soon, by_domain=True)
         self._source_states = await self.ledger.sources()
-        self._recent = tuple(await self.ledger.recent_bounces(RECENT_BOUNCES))
+        newest = await self.ledger.recent_bounces(EXPLAINED_BOUNCES)
+        self._recent = tuple(newest[:RECENT_BOUNCES])
+        hints = await asyncio.to_thread(_bounce_hints, newest, now - DAY, self._settings.vitals.bounce_classes)
         self._snapshot = await asyncio.to_thread(
             evaluate,
             now,
@@ -278,7 +283,7 @@ class Daemon:
             phases=self._phases,
         )
         base = self._settings.alerts.runbook_base
-        found = conditions(self._snapshot, self._findings(), self._domain_phases, base)
+        found = conditions(self._snapshot, self._findings(), self._domain_phases, base, bounce_hints=hints)
         found += source_conditions(self._source_health(), now, self._settings.vitals.stale_after, base)
         before = self._incidents
         self._incidents = step(before, found, now, self._settings.alerts.quiet_period)
@@ -392,6 +397,22 @@ class Daemon:
     def _healthy(self) -> tuple[bool, str]:
         behind = time.monotonic() - self._turned
         return (True, "") if behind < STUCK_AFTER else (False, f"the event loop is {behind:.0f} s behind")
+
+
+def _bounce_hints(
+    bounces: Sequence[RecentBounce], since: float, counted: Collection[str]
+) -> dict[tuple[str, str], str]:
+    """By domain and target, what the newest bounces that count for it have in common."""
+    explained = [(b, explain_again(b.reason, b.smtp_code, b.enhanced_code)) for b in bounces if b.at >= since]
+    of_target = {
+        "deliverability": [(b.cell.domain, diagnosis) for b, diagnosis in explained],
+        "bounce": [(b.cell.domain, diagnosis) for b, diagnosis in explained if b.bounce_class in counted],
+    }
+    return {
+        (domain, target): sentence
+        for target, pairs in of_target.items()
+        for domain, sentence in hint_sentences(pairs, shipped().hints).items()
+    }
 
 
 def _reveal(secret: Any) -> str:

@@ -74,13 +74,23 @@ class SourceHealth(msgspec.Struct, frozen=True):
 
 
 def conditions(
-    snapshot: Snapshot | None, watched: Iterable[Watched], domain_phases: Mapping[str, str], runbook_base: str
+    snapshot: Snapshot | None,
+    watched: Iterable[Watched],
+    domain_phases: Mapping[str, str],
+    runbook_base: str,
+    *,
+    bounce_hints: Mapping[tuple[str, str], str] | None = None,
 ) -> list[Condition]:
     """What would be worth an alert now. ``domain_phases`` names the phase of each configured domain; findings of
-    other domains are left out. ``runbook_base`` is a URL or path; ``#`` and the alert's anchor are appended."""
+    other domains are left out. ``bounce_hints`` has, for some domains and targets, a sentence on what the bounces that
+    count for the target have in common.
+    ``runbook_base`` is a URL or path; ``#`` and the alert's anchor are appended."""
     found = []
     for vitals in snapshot.domains.values() if snapshot else ():
-        found += [_target(vitals, j, runbook_base) for j in vitals.judgements if j.target in _RATE_TARGETS]
+        for judgement in vitals.judgements:
+            if judgement.target in _RATE_TARGETS:
+                hint = (bounce_hints or {}).get((vitals.domain, judgement.target), "")
+                found.append(_target(vitals, judgement, hint, runbook_base))
     for item in watched:
         if item.domain not in domain_phases:
             continue
@@ -112,12 +122,14 @@ def target_holds(judgement: Judgement) -> Holds:
     return Holds.NO if rate.value == (1.0 if higher_is_better else 0.0) else Holds.UNKNOWN
 
 
-def _target(vitals: DomainVitals, judgement: Judgement, runbook_base: str) -> Condition:
+def _target(vitals: DomainVitals, judgement: Judgement, bounce_hint: str, runbook_base: str) -> Condition:
     description = [f"{judgement.target.capitalize()} of {vitals.domain}: {judgement.reason}."]
     if judgement.rate:
         description.append(f"{_in_words(judgement.rate)} over {judgement.window}.")
     if judgement.target == "deliverability":
         description.append(_ACCEPTANCE)
+    if bounce_hint:
+        description.append(bounce_hint)
     return _condition(
         "MailTargetBreached",
         target_holds(judgement),

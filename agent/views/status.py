@@ -17,7 +17,8 @@ Fields are only ever added under ``api`` 1. Times are Unix seconds (0 = never), 
 - ``sources``: ``name``, ``provider``, ``domain``, ``last_received_at``, ``last_event_at``, ``requests`` by outcome,
   ``quarantined``, ``last_error``, ``last_error_at``, ``test_events`` by reason
 - ``recent_bounces``: ``at``, ``source``, ``domain``, ``provider``, ``stream``, ``mailbox_provider``, ``bounce_class``,
-  ``smtp_code``, ``enhanced_code``, ``reason``
+  ``smtp_code``, ``enhanced_code``, ``reason``, and what the answer means by itself, whatever its vendor called it:
+  ``rule`` (an id, ``""`` if nothing is known), ``says`` (the same in words), ``points_to`` (hints in words)
 - ``alertmanagers``: ``url``, ``last_success_at``, ``last_error``
 - ``blocklists``: ``name``, ``health``, ``listed`` by subject
 """
@@ -28,6 +29,8 @@ from typing import Any
 
 import msgspec
 
+from agent.bounce_rules import shipped
+from agent.classify import explain_again
 from agent.dns.checks.base import Verdict
 from agent.views.state import State
 from agent.vitals.types import TargetVerdict
@@ -92,7 +95,7 @@ def document(state: State) -> dict[str, Any]:
     for bounce in plain["recent_bounces"]:
         domain, provider, stream, mailbox_provider = bounce.pop("cell")
         cell = {"domain": domain, "provider": provider, "stream": stream, "mailbox_provider": mailbox_provider}
-        bounces.append({**bounce, **cell})
+        bounces.append({**bounce, **cell, **_diagnosis(bounce)})
     return {
         "api": 1,
         "overall": {"state": word, "reasons": reasons},
@@ -101,6 +104,12 @@ def document(state: State) -> dict[str, Any]:
         "incidents": incidents,
         "recent_bounces": bounces,
     }
+
+
+def _diagnosis(bounce: dict[str, Any]) -> dict[str, Any]:
+    found = explain_again(bounce["reason"], bounce["smtp_code"], bounce["enhanced_code"])
+    hints = shipped().hints
+    return {"rule": found.rule, "says": found.says, "points_to": [hints[hint] for hint in found.points_to]}
 
 
 def encode(state: State) -> bytes:

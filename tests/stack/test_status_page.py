@@ -142,6 +142,14 @@ def hostile() -> State:
     )  # fmt: skip
 
 
+async def test_a_bounce_is_explained(tmp_path: Path) -> None:
+    async with page(tmp_path, Box(states.state())) as (tab, url):
+        await ready(tab, url)
+        text = await tab.text()
+        assert "the sending address or its network is on Microsoft's own list" in text
+        assert "points to: a blocklist, the sender's reputation" in text
+
+
 async def test_text_never_becomes_markup(tmp_path: Path) -> None:
     async with page(tmp_path, Box(hostile())) as (tab, url):
         await ready(tab, url)

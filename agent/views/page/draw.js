@@ -252,11 +252,12 @@ export function drawSources(sources) {
 }
 
 export function drawBounces(bounces) {
-  const columns = [["When", ""], ["Class", ""], ["From", ""], ["To", ""], ["Code", ""], ["Remote text", "text"]];
+  const columns = [["When", ""], ["Class", ""], ["From", ""], ["To", ""], ["Code", ""], ["Meaning", "text"], ["Remote text", "text"]];
   const tone = { hard: "bad", block: "warn", soft: "open", undetermined: "open" };
   const rows = bounces.map((b) => [age(b.at), el("span", { class: `pill ${tone[b.bounce_class] ?? "open"}` }, b.bounce_class),
     el("span", {}, b.domain, " ", el("small", { class: "muted" }, [b.source, b.stream].filter(Boolean).join(" · "))), b.mailbox_provider || "–",
-    [b.smtp_code, b.enhanced_code].filter(Boolean).join(" ") || "–", b.reason || "–"]);
+    [b.smtp_code, b.enhanced_code].filter(Boolean).join(" ") || "–",
+    b.says ? el("span", {}, b.says, " ", el("small", { class: "muted" }, b.points_to.length ? `points to: ${b.points_to.join(", ")}` : "")) : "–", b.reason || "–"]);
   return [heading("Recent bounces", "Recipients are never stored"), el("div", { class: "card long", tabindex: rows.length > 8 ? 0 : null, role: "group", "aria-label": "The newest bounces", "data-key": "bounces" }, rows.length ? table("The newest bounces", columns, rows) : el("p", { class: "muted" }, "None so far."))];
 }
 

@@ -39,6 +39,15 @@ def watched(verdict: Verdict, check: str = "dkim", subject: str = "s1", **more: 
     return Watched("example.com", finding, NOW, NOW)
 
 
+def test_a_breach_says_what_its_bounces_point_to() -> None:
+    hints = {("example.com", "bounce"): "9 point to the list.", ("example.org", "bounce"): "Never."}
+    found = conditions(snapshot(delivered=850, hard=150), (), PHASE_OF, BASE, bounce_hints=hints)
+    told = {c.labels["target"]: c.annotations["description"] for c in found}
+    assert told["bounce"].endswith(" 9 point to the list.")
+    assert "point to" not in told["deliverability"] + told["complaint"]
+    assert not any("Never" in text for text in told.values())
+
+
 def test_a_breached_target_becomes_an_alert_with_its_evidence() -> None:
     found = by_target(snapshot(delivered=850, hard=150))
     assert set(found) == {"bounce", "deliverability", "complaint"}

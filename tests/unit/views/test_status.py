@@ -89,8 +89,12 @@ def test_the_shape_of_the_document() -> None:
     assert [i["state"] for i in seen["incidents"]] == ["open", "closing"]
     assert set(seen["recent_bounces"][0]) == {
         "at", "source", "domain", "provider", "stream", "mailbox_provider", "bounce_class", "smtp_code",
-        "enhanced_code", "reason",
+        "enhanced_code", "reason", "rule", "says", "points_to",
     }  # fmt: skip
+    listed, unexplained = seen["recent_bounces"][1], seen["recent_bounces"][3]
+    assert (listed["rule"], listed["points_to"]) == ("microsoft-blocklist", ["a blocklist", "the sender's reputation"])
+    assert listed["says"] == "Outlook.com: the sending address or its network is on Microsoft's own list"
+    assert (unexplained["rule"], unexplained["points_to"]) == ("words-temporary", [])
     assert seen["findings"][0]["finding"]["check"] == "spf"
 
 
