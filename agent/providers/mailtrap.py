@@ -29,6 +29,7 @@ from agent.providers.base import (
     read_each,
     salvage,
     secrets,
+    username_problem,
 )
 
 CREDENTIALS: tuple[tuple[str, ...], ...] = (("signing_secret",), ("username", "password"), ("token",))
@@ -37,9 +38,7 @@ REPLAY_WINDOW = 0.0
 
 def validate_credentials(credentials: Credentials) -> str | None:
     """A sentence when a user name is one that HTTP cannot carry (RFC 7617)."""
-    if any(":" in name for name in secrets(credentials, "username")):
-        return "username contains a colon, which basic authentication cannot carry"
-    return None
+    return username_problem(credentials)
 
 
 def authenticate(request: WebhookRequest, credentials: Credentials) -> None:

@@ -5,8 +5,6 @@ Source: Postmark developer docs "Webhooks overview" and "Bounce API" (types of b
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from agent.classify import is_policy, parse_reply
@@ -21,9 +19,10 @@ from agent.providers.base import (
     as_time,
     check_basic,
     check_headers,
-    header_secrets,
+    domain_in,
+    header_problem,
     load_json,
-    secrets,
+    username_problem,
 )
 
 CREDENTIALS: tuple[tuple[str, ...], ...] = (("username", "password"), ("headers",))
@@ -33,16 +32,10 @@ TEST_RECIPIENTS = frozenset({"blackhole.postmarkapp.com", "bounce-testing.postma
 # Of the record that the test button posts, in whatever type.
 _SAMPLE_MESSAGE = "883953f4-6105-42a2-a16a-77a8eac79483"
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
-
 
 def validate_credentials(credentials: Credentials) -> str | None:
     """A sentence when a user name or header name is one that HTTP cannot carry (RFC 7617, RFC 9110 section 5.6.2)."""
-    if any(":" in name for name in secrets(credentials, "username")):
-        return "username contains a colon, which basic authentication cannot carry"
-    if not all(_HEADER_NAME.fullmatch(name) for name in header_secrets(credentials)):
-        return "headers contains a name that is no HTTP header name"
-    return None
+    return username_problem(credentials) or header_problem(credentials)
 
 
 def authenticate(request: WebhookRequest, credentials: Credentials) -> None:
@@ -144,7 +137,7 @@ def parse(request: WebhookRequest) -> Parsed:
         (record.message_id or "")[:512],
         as_text(record.id)[:512] if has_id else "",
         bounce_class,
-        _domain(record.sender or ""),
+        domain_in(record.sender or ""),
         stream,
         tuple(filter(None, (stream, tag))),
         smtp_code,
@@ -180,12 +173,6 @@ def _time(record: _Record, arrival: float | None) -> float | None:
     times = (record.delivered_at, record.bounced_at, record.changed_at, record.received_at)
     given = next(filter(None, times), None)
     return as_time(given) if given else arrival
-
-
-def _domain(sender: str) -> str:
-    """The domain of ``addr`` or ``Name <addr>``, lower case."""
-    words = sender[:2048].rpartition("@")[2].partition(">")[0].split()
-    return words[0].lower()[:253] if words and "@" in sender[:2048] else ""
 
 
 def _read(body: bytes) -> _Record:

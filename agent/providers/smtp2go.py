@@ -19,7 +19,7 @@ from agent.providers.base import (
     domain_in,
     event_name,
     flat_fields,
-    secrets,
+    username_problem,
 )
 
 CREDENTIALS: tuple[tuple[str, ...], ...] = (("username", "password"),)
@@ -41,9 +41,7 @@ _CLASSES = {"hard": BounceClass.HARD, "soft": BounceClass.SOFT}
 
 def validate_credentials(credentials: Credentials) -> str | None:
     """A sentence when a user name is one that basic authentication cannot carry (RFC 7617 section 2)."""
-    if any(":" in name for name in secrets(credentials, "username")):
-        return "username contains a colon, which basic authentication cannot carry"
-    return None
+    return username_problem(credentials)
 
 
 def authenticate(request: WebhookRequest, credentials: Credentials) -> None:

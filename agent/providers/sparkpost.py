@@ -26,7 +26,7 @@ from agent.providers.base import (
     load_json,
     read_each,
     salvage,
-    secrets,
+    username_problem,
 )
 
 CREDENTIALS: tuple[tuple[str, ...], ...] = (("username", "password"),)
@@ -37,9 +37,7 @@ TEST_RECIPIENTS = frozenset({"sink.sparkpostmail.com"})
 
 def validate_credentials(credentials: Credentials) -> str | None:
     """A sentence when a user name is one that HTTP cannot carry (RFC 7617)."""
-    if any(":" in name for name in secrets(credentials, "username")):
-        return "username contains a colon, which basic authentication cannot carry"
-    return None
+    return username_problem(credentials)
 
 
 def authenticate(request: WebhookRequest, credentials: Credentials) -> None:
