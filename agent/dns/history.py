@@ -1,0 +1,193 @@
+"""Every change of the records that mail depends on, kept with its time.
+
+A change counts once a second look sees the same: for what is worse, until then, the zone's own servers have to agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+import structlog
+
+from agent.dns.answer import Outcome, Question
+from agent.dns.changes import Change, Direction, describe
+from agent.dns.checks.base import Finding, Subject, Verdict, Watched
+from agent.dns.follow import follow
+from agent.dns.inventory import Inventory, RecordSet, plan
+from agent.dns.opinion import Authority
+from agent.dns.resolver import Resolver
+
+CHECK = "change"
+_KEPT = 1000  # changes
+_AGE = 400 * 86400.0  # seconds that a change is kept
+_AT_ONCE = 8  # domains looked at at the same time
+# Looks in a row that must see the same where no other server can be asked.
+_PATIENCE = 3
+
+log = structlog.get_logger(__name__)
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What was last known of a domain's records, by ``RecordSet.key``."""
+
+    records: Inventory = {}
+
+
+class History:
+    """Watches the records of ``subjects``.
+
+    ``interval``, ``confirm_after`` and ``hold`` are seconds: between two looks at a domain, until the second look, and
+    how long a change shows as a finding. ``known`` and ``changes`` are those of an earlier run. ``share`` gives the part
+    of the last day's mail that a domain sent, 0..1, or ``None``. ``authority_port`` is that of the zones' own servers.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        subjects: Sequence[Subject],
+        *,
+        interval: float = 300.0,
+        confirm_after: float = 2.0,
+        hold: float = 86400.0,
+        clock: Callable[[], float] = time.time,
+        share: Callable[[str], float | None] = lambda domain: None,
+        known: Mapping[str, Known] | None = None,
+        changes: Iterable[Change] = (),
+        authority_port: int = 53,
+    ) -> None:
+        self._resolver = resolver
+        self._subjects = list(subjects)
+        self._interval = interval
+        self._confirm_after = confirm_after
+        self._hold = hold
+        self._clock = clock
+        self._share = share
+        self._port = authority_port
+        names = {subject.domain for subject in subjects}
+        self._known = {domain: one for domain, one in (known or {}).items() if domain in names}
+        self._changes = sorted(changes, key=lambda change: change.at)[-_KEPT:]
+        self._seen: dict[tuple[str, str], tuple[RecordSet, int]] = {}
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    @property
+    def known(self) -> Mapping[str, Known]:
+        """What is now known, by domain: to be stored."""
+        return self._known
+
+    def changes(self) -> tuple[Change, ...]:
+        """Every change, newest first."""
+        return tuple(reversed(self._changes))
+
+    def findings(self, failing: Iterable[tuple[str, str]] = ()) -> tuple[Watched, ...]:
+        """What has changed within ``hold`` seconds, the newest change of each record set as a finding of the check
+        ``change``: ``fail`` while a weaker record stands that nothing else complains of. ``failing`` are the domains
+        and checks that do: one cause, one alarm."""
+        now, complaints = self._clock(), set(failing)
+        newest: dict[tuple[str, str], Change] = {}
+        for change in self._changes:
+            if now - change.at < self._hold:
+                newest[change.domain, change.after.key] = change
+        return tuple(
+            _finding(change, complained=(domain, "spf" if change.after.role == "include" else change.after.role)
+                     in complaints, now=now)
+            for (domain, _), change in sorted(newest.items())
+        )  # fmt: skip
+
+    async def run(self) -> None:
+        """Watch until cancelled, the domains spread evenly over each interval."""
+        while True:
+            began = time.monotonic()
+            pause = self._interval / max(1, len(self._subjects))
+            async with asyncio.TaskGroup() as group:
+                for n, subject in enumerate(self._subjects):
+                    await asyncio.sleep(max(0.0, began + n * pause - time.monotonic()))
+                    group.create_task(self._guarded(subject))
+            self.prune()
+            await asyncio.sleep(max(0.0, began + self._interval - time.monotonic()))
+
+    async def _guarded(self, subject: Subject) -> None:
+        async with self._slots:
+            try:
+                await self.look(subject)
+            except Exception as error:
+                log.error("dns_history_crashed", domain=subject.domain, error=type(error).__name__)
+
+    async def look(self, subject: Subject) -> tuple[Change, ...]:
+        """One look at a domain. Returns the changes that it confirmed."""
+        domain = subject.domain
+        first = await follow(self._resolver, plan(subject))
+        known = self._known.get(domain)
+        if known is None:
+            # Nothing to compare with: what stands there now is where history begins.
+            self._known[domain] = Known(first)
+            return ()
+        if not (different := _different(known.records, first)):
+            return ()
+        await asyncio.sleep(self._confirm_after)
+        second = await follow(self._resolver, plan(subject))
+        same = [key for key in different if second.get(key) == first[key]]
+        believed = [key for key in same if await self._stands(domain, known.records.get(key), first[key])]
+        records, found = dict(known.records), []
+        for key in believed:
+            self._seen.pop((domain, key), None)
+            # A name that was never looked at before, such as a new include's, is no change of its own.
+            if (before := records.get(key)) is not None:
+                words, direction = describe(before, first[key])
+                found.append(Change(self._clock(), domain, before, first[key], words, direction, self._share(domain)))
+            records[key] = first[key]
+        # What no record names any more is forgotten, or its return would be compared with a past long gone.
+        gone = {k for k, r in records.items() if r.role == "include" and k not in second and not _lost(records, second)}
+        self._known[domain] = Known({key: record for key, record in records.items() if key not in gone})
+        for change in found:
+            log.info("dns.changed", domain=domain, role=change.after.role, direction=change.direction)
+        self._changes = [*self._changes, *found][-_KEPT:]
+        return tuple(found)
+
+    async def _stands(self, domain: str, old: RecordSet | None, new: RecordSet) -> bool:
+        """Whether the zone's own server says so; where it cannot be asked, whether it has been so for some looks."""
+        authority = Authority(self._resolver, port=self._port)
+        try:
+            answer = await authority.ask(Question(new.name, new.type), 0)
+        finally:
+            authority.close()
+        if answer.outcome.definitive:
+            texts = set(answer.records if answer.outcome is Outcome.ANSWER else ())
+            gone = set(old.records if old else ()) - set(new.records)
+            return set(new.records) <= texts and not gone & texts
+        last, looks = self._seen.get((domain, new.key), (new, 0))
+        looks = looks + 1 if last == new else 1
+        self._seen[domain, new.key] = new, looks
+        return looks >= _PATIENCE
+
+    def prune(self) -> None:
+        """Forget what is past its age."""
+        oldest = self._clock() - _AGE
+        self._changes = [change for change in self._changes if change.at >= oldest]
+
+
+def _different(known: Inventory, now: Inventory) -> list[str]:
+    return [key for key, record in now.items() if known.get(key) != record]
+
+
+def _lost(known: Inventory, now: Inventory) -> bool:
+    """Whether an SPF record could not be had this time, so that nobody knows what it includes."""
+    return any(key not in now for key, record in known.items() if record.role == "spf")
+
+
+def _finding(change: Change, *, complained: bool, now: float) -> Watched:
+    weaker = change.direction is Direction.WEAKER
+    verdict = Verdict.OK if not weaker else Verdict.WARN if complained else Verdict.FAIL
+    detail = "; ".join(change.words)[:1500] + "."
+    if change.share is not None:
+        detail += f" {change.domain} sent {change.share:.0%} of the mail of the 24 hours before."
+    advice = ""
+    if weaker:
+        before = " | ".join(change.before.records)[:800] or "no record"
+        advice = f"If nobody meant to, publish again what stood at {change.after.name}: {before}"
+    subject = change.after.key
+    finding = Finding(CHECK, subject, verdict, "weakened" if weaker else "changed", detail, advice, "",
+                      change.after.records)  # fmt: skip
+    return Watched(change.domain, finding, now, change.at, now, finding)

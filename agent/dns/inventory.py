@@ -1,0 +1,100 @@
+"""The records that a domain's mail depends on, as they are published now. Pure: a plan, as checks have them.
+
+Only what decides something is in it: of the TXT records at a domain its SPF record, and those of every include and
+redirect behind it, since vendors change theirs without telling anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+
+import msgspec
+
+from agent.dns.answer import Answer, Outcome, Question, valid_name
+from agent.dns.checks.base import Subject
+from agent.dns.dmarc_record import is_dmarc
+from agent.dns.spf_record import SpfSyntaxError, Term, is_spf, parse
+
+_INCLUDES = 30  # names behind one SPF record that are followed; ten is the limit of receivers (RFC 7208 section 4.6.4)
+_RECORDS = 20  # of one name that are kept
+
+
+class RecordSet(msgspec.Struct, frozen=True):
+    """What stands at one name. ``role`` is what it is for: ``spf``, ``include`` (somebody else's SPF record),
+    ``dkim``, ``dmarc``, ``mx``, ``ns``, ``mta_sts``, ``tls_rpt``. ``records`` are sorted; none means that it is not
+    there, definitely."""
+
+    name: str
+    type: str
+    role: str
+    records: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"{self.role} {self.name}"
+
+
+Inventory = dict[str, RecordSet]
+Plan = Generator[tuple[Question, ...], tuple[Answer, ...], Inventory]
+
+
+def plan(subject: Subject) -> Plan:
+    """Everything definite about a domain now, by ``RecordSet.key``. What nobody could tell is left out."""
+    domain = subject.domain
+    wanted: list[tuple[Question, str, Callable[[str], bool]]] = [
+        (Question(domain, "TXT"), "spf", is_spf),
+        (Question(f"_dmarc.{domain}", "TXT"), "dmarc", is_dmarc),
+        (Question(domain, "MX"), "mx", _any),
+        (Question(domain, "NS"), "ns", _any),
+        (Question(f"_mta-sts.{domain}", "TXT"), "mta_sts", lambda text: text.startswith("v=STSv1")),
+        (Question(f"_smtp._tls.{domain}", "TXT"), "tls_rpt", lambda text: text.startswith("v=TLSRPTv1")),
+    ]
+    wanted += [(Question(f"{s}._domainkey.{domain}", "TXT"), "dkim", _any) for s in subject.dkim_selectors]
+    answers = yield tuple(question for question, _, _ in wanted)
+    found: Inventory = {}
+    for (question, role, belongs), answer in zip(wanted, answers, strict=True):
+        _keep(found, question, role, answer, belongs)
+    seen, waiting = {domain}, _targets(domain, found.get(f"spf {domain}"))
+    while waiting and len(seen) <= _INCLUDES:
+        names = [name for name in dict.fromkeys(waiting) if name not in seen][: _INCLUDES + 1 - len(seen)]
+        seen.update(names)
+        if not names:
+            break
+        questions = [Question(name, "TXT") for name in names]
+        waiting = []
+        for question, answer in zip(questions, (yield tuple(questions)), strict=True):
+            waiting += _targets(question.name, _keep(found, question, "include", answer, is_spf))
+    return found
+
+
+def _any(text: str) -> bool:
+    return bool(text)
+
+
+def _keep(
+    found: Inventory, question: Question, role: str, answer: Answer, belongs: Callable[[str], bool]
+) -> RecordSet | None:
+    if not answer.outcome.definitive:
+        return None
+    texts = answer.records if answer.outcome is Outcome.ANSWER else ()
+    records = tuple(sorted({text for text in texts if belongs(text)})[:_RECORDS])
+    found[f"{role} {question.name}"] = kept = RecordSet(question.name, question.type, role, records)
+    return kept
+
+
+def _targets(current: str, records: RecordSet | None) -> list[str]:
+    """The names that an SPF record hands over to; those made of macros are known only for a message."""
+    names: list[str] = []
+    for text in records.records if records else ():
+        try:
+            record = parse(text)
+        except SpfSyntaxError:
+            continue
+        names += _named(current, (t for t in record.mechanisms if t.name == "include"))
+        names += _named(current, (t for t in record.modifiers if t.name == "redirect"))
+    return names
+
+
+def _named(current: str, terms: Iterable[Term]) -> list[str]:
+    targets = (term.target(current) for term in terms)
+    return [name.lower().rstrip(".") for name in targets if name and valid_name(name.rstrip("."))]
