@@ -24,7 +24,10 @@ from agent.alerts.types import Incident
 from agent.bounce_rules import shipped
 from agent.classify import explain_again
 from agent.dns.blockwatch import Asked, BlocklistWatch, Suspect
-from agent.dns.checks.base import MailStream, Subject, Watched
+from agent.dns.changes import Change
+from agent.dns.checks.base import MailStream, Subject, Verdict, Watched
+from agent.dns.history import CHECK as CHANGE
+from agent.dns.history import History, Known
 from agent.dns.resolver import Resolver
 from agent.dns.watch import Watch
 from agent.events import mask_addresses
@@ -49,10 +52,12 @@ LAG_EVERY = 0.5
 STUCK_AFTER = 30.0  # seconds without a turn of the event loop: not alive
 RECENT_BOUNCES = 50  # shown
 EXPLAINED_BOUNCES = 500  # looked at for what they have in common
+SHOWN_CHANGES = 50
 SHUTDOWN_REQUESTS = 10.0  # seconds that requests under way may take to finish
 
 log = structlog.get_logger()
 _encode, _incident, _watched = msgspec.json.encode, msgspec.json.Decoder(Incident), msgspec.json.Decoder(Watched)
+_known, _change = msgspec.json.Decoder(Known), msgspec.json.Decoder(Change)
 
 
 def open_ledger(settings: Settings) -> ProcessLedger:
@@ -103,7 +108,7 @@ class Daemon:
         self._ready = {"store": "not probed yet", "intake": "not open yet", "evaluation": "not done yet"}
         self._snapshot: Snapshot | None = None
         self._incidents: dict[str, Incident] = {}
-        self._saved: dict[str, dict[str, bytes]] = {"incident": {}, "finding": {}}
+        self._saved: dict[str, dict[str, bytes]] = {}
         self._source_states: dict[str, SourceState] = {}
         self._recent: tuple[RecentBounce, ...] = ()
         shipped()  # Reading them takes longer than any request may be held up.
@@ -134,6 +139,7 @@ class Daemon:
         for delivery in self._notifier.status():
             self.metrics.declare_alertmanager(delivery.url)
         self._watch: Watch | None = None
+        self._history: History | None = None
         self._blocklists: BlocklistWatch | None = None
         self.addresses: dict[str, str] = {}
 
@@ -173,6 +179,8 @@ class Daemon:
                 ]
                 if self._watch:
                     loops.append(group.create_task(self._watch.run(), name="dns"))
+                if self._history:
+                    loops.append(group.create_task(self._history.run(), name="dns history"))
                 if self._blocklists:
                     loops.append(group.create_task(self._blocklists.run(), name="blocklists"))
                 self._ready["intake"] = ""
@@ -207,7 +215,9 @@ class Daemon:
 
     async def _restore(self) -> None:
         await self.ledger.start()
-        self._saved = {kind: await self.ledger.load(kind) for kind in ("incident", "finding")}
+        self._saved = {
+            kind: await self.ledger.load(kind) for kind in ("incident", "finding", "dns_known", "dns_change")
+        }
         self._incidents = {key: _incident.decode(body) for key, body in self._saved["incident"].items()}
         self._source_states = await self.ledger.sources()
         restored = [_watched.decode(body) for body in self._saved["finding"].values()]
@@ -225,6 +235,15 @@ class Daemon:
                 on_opinion=self.metrics.dns_opinion,
                 on_health=self.metrics.dns_health,
                 restored=restored,
+            )
+            self._history = History(
+                self._resolver,
+                [_subject(d) for d in self._settings.domains],
+                interval=self._settings.dns.interval,
+                clock=self._clock,
+                share=self._share,
+                known={domain: _known.decode(body) for domain, body in self._saved["dns_known"].items()},
+                changes=[_change.decode(body) for body in self._saved["dns_change"].values()],
             )
         if self._settings.blocklists and self._settings.domains:
             self._blocklists = BlocklistWatch(
@@ -298,10 +317,20 @@ class Daemon:
         await self._save("incident", {key: _encode(incident) for key, incident in self._incidents.items()})
 
     async def _save_findings(self) -> None:
-        await self._save(
-            "finding",
-            {f"{w.domain} {w.finding.check} {w.finding.subject}": _encode(w) for w in self._findings()},
-        )
+        found = [w for w in self._findings() if w.finding.check != CHANGE]
+        documents = {f"{w.domain} {w.finding.check} {w.finding.subject}": _encode(w) for w in found}
+        await self._save("finding", documents)
+        if self._history:
+            await self._save_history(self._history)
+
+    async def _save_history(self, history: History) -> None:
+        # Only what is new is encoded: there may be records of thousands of domains.
+        if unsaved := history.unsaved():
+            await self.ledger.save("dns_known", {domain: _encode(known) for domain, known in unsaved.items()})
+            history.saved(unsaved)
+        saved = self._saved["dns_change"]
+        changes = {f"{c.at:.3f} {c.domain} {c.after.key}": c for c in history.changes()}
+        await self._save("dns_change", {key: saved.get(key) or _encode(c) for key, c in changes.items()})
 
     async def _save(self, kind: str, documents: dict[str, bytes]) -> None:
         saved = self._saved[kind]
@@ -351,6 +380,7 @@ class Daemon:
             sources=tuple(self._source_view(s.name, s.provider, s.domain or "") for s in self._settings.sources),
             recent_bounces=self._recent,
             blocklists=self._list_views(),
+            dns_changes=self._history.changes()[:SHOWN_CHANGES] if self._history else (),
             alertmanagers=tuple(
                 AlertmanagerView(d.url, d.last_success_at, d.last_error) for d in self._notifier.status()
             ),
@@ -378,8 +408,18 @@ class Daemon:
 
     def _findings(self) -> tuple[Watched, ...]:
         """What the watch knows, without the report addresses that DMARC records name: those are stored nowhere."""
-        watches = (self._watch, self._blocklists)
-        return tuple(_masked(item) for watch in watches if watch for item in watch.findings())
+        found = [item for watch in (self._watch, self._blocklists) if watch for item in watch.findings()]
+        if self._history:
+            failing = [(w.domain, w.finding.check) for w in found if w.finding.verdict is Verdict.FAIL]
+            found += self._history.findings(failing)
+        return tuple(map(_masked, found))
+
+    def _share(self, domain: str) -> float | None:
+        """The part of the last day's mail that a domain sent."""
+        if not self._snapshot:
+            return None
+        sent = {name: vitals.attempted.get("24h", 0) for name, vitals in self._snapshot.domains.items()}
+        return sent.get(domain, 0) / total if (total := sum(sent.values())) else None
 
     def _list_views(self) -> tuple[ListView, ...]:
         if not self._blocklists:

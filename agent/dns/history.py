@@ -16,7 +16,7 @@ from agent.dns.answer import Outcome, Question
 from agent.dns.changes import Change, Direction, describe
 from agent.dns.checks.base import Finding, Subject, Verdict, Watched
 from agent.dns.follow import follow
-from agent.dns.inventory import Inventory, RecordSet, plan
+from agent.dns.inventory import Inventory, RecordSet, harmless, plan
 from agent.dns.opinion import Authority
 from agent.dns.resolver import Resolver
 
@@ -40,8 +40,9 @@ class History:
     """Watches the records of ``subjects``.
 
     ``interval``, ``confirm_after`` and ``hold`` are seconds: between two looks at a domain, until the second look, and
-    how long a change shows as a finding. ``known`` and ``changes`` are those of an earlier run. ``share`` gives the part
-    of the last day's mail that a domain sent, 0..1, or ``None``. ``authority_port`` is that of the zones' own servers.
+    how long a change shows as a finding. ``known`` and ``changes`` are those of an earlier run. ``share`` gives the
+    part of the last day's mail that a domain sent, 0..1, or ``None``. ``authority_port`` is that of the zones' own
+    servers.
     """
 
     def __init__(
@@ -68,14 +69,18 @@ class History:
         self._port = authority_port
         names = {subject.domain for subject in subjects}
         self._known = {domain: one for domain, one in (known or {}).items() if domain in names}
+        self._stored = dict(self._known)
         self._changes = sorted(changes, key=lambda change: change.at)[-_KEPT:]
         self._seen: dict[tuple[str, str], tuple[RecordSet, int]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
-    @property
-    def known(self) -> Mapping[str, Known]:
-        """What is now known, by domain: to be stored."""
-        return self._known
+    def unsaved(self) -> dict[str, Known]:
+        """What is known of each domain that is not stored as it is: to be stored, then given to ``saved``."""
+        return {domain: known for domain, known in self._known.items() if self._stored.get(domain) is not known}
+
+    def saved(self, known: Mapping[str, Known]) -> None:
+        """These are stored now."""
+        self._stored.update(known)
 
     def changes(self) -> tuple[Change, ...]:
         """Every change, newest first."""
@@ -154,7 +159,7 @@ class History:
         finally:
             authority.close()
         if answer.outcome.definitive:
-            texts = set(answer.records if answer.outcome is Outcome.ANSWER else ())
+            texts = set(map(harmless, answer.records if answer.outcome is Outcome.ANSWER else ()))
             gone = set(old.records if old else ()) - set(new.records)
             return set(new.records) <= texts and not gone & texts
         last, looks = self._seen.get((domain, new.key), (new, 0))

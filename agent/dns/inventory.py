@@ -6,6 +6,7 @@ redirect behind it, since vendors change theirs without telling anybody.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterable
 
 import msgspec
@@ -14,6 +15,7 @@ from agent.dns.answer import Answer, Outcome, Question, valid_name
 from agent.dns.checks.base import Subject
 from agent.dns.dmarc_record import is_dmarc
 from agent.dns.spf_record import SpfSyntaxError, Term, is_spf, parse
+from agent.events import mask_addresses
 
 _INCLUDES = 30  # names behind one SPF record that are followed; ten is the limit of receivers (RFC 7208 section 4.6.4)
 _RECORDS = 20  # of one name that are kept
@@ -67,6 +69,14 @@ def plan(subject: Subject) -> Plan:
     return found
 
 
+_MAILBOX = re.compile(r"(mailto:)[^@,;!\s]{1,256}@([\w.-]{1,253})", re.IGNORECASE)
+
+
+def harmless(text: str) -> str:
+    """A record as it may be kept: of the mailboxes that it names, the host alone."""
+    return mask_addresses(_MAILBOX.sub(r"\1<somebody at \2>", text))
+
+
 def _any(text: str) -> bool:
     return bool(text)
 
@@ -77,7 +87,7 @@ def _keep(
     if not answer.outcome.definitive:
         return None
     texts = answer.records if answer.outcome is Outcome.ANSWER else ()
-    records = tuple(sorted({text for text in texts if belongs(text)})[:_RECORDS])
+    records = tuple(sorted({harmless(text) for text in texts if belongs(text)})[:_RECORDS])
     found[f"{role} {question.name}"] = kept = RecordSet(question.name, question.type, role, records)
     return kept
 

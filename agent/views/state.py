@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from agent.alerts.types import Incident
+from agent.dns.changes import Change
 from agent.dns.checks.base import Watched
 from agent.ledger.base import RecentBounce
 from agent.vitals.phases import Phase
@@ -72,3 +73,4 @@ class State(msgspec.Struct, frozen=True):
     alertmanagers: tuple[AlertmanagerView, ...]
     domain_phases: dict[str, str] = msgspec.field(default_factory=dict)
     blocklists: tuple[ListView, ...] = ()
+    dns_changes: tuple[Change, ...] = ()

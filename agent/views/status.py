@@ -21,6 +21,7 @@ Fields are only ever added under ``api`` 1. Times are Unix seconds (0 = never), 
   ``rule`` (an id, ``""`` if nothing is known), ``says`` (the same in words), ``points_to`` (hints in words)
 - ``alertmanagers``: ``url``, ``last_success_at``, ``last_error``
 - ``blocklists``: ``name``, ``health``, ``listed`` by subject
+- ``dns_changes``, newest first: ``at``, ``domain``, ``before``, ``after``, ``words``, ``direction``, ``share``
 """
 
 from __future__ import annotations

@@ -136,6 +136,15 @@ def test_the_inventory_holds_what_decides_and_follows_vendors() -> None:
     assert found["mta_sts _mta-sts.shop.example"].records == ()
 
 
+def test_a_mailbox_that_a_record_names_is_not_kept() -> None:
+    record = "v=DMARC1; p=none; rua=mailto:jane.doe@x.example!10m,mailto:b+c@y.example; n=ask me@z.example"
+    kept = inventory({**ZONE, "_dmarc.shop.example": {"TXT": [record]}})["dmarc _dmarc.shop.example"].records[0]
+    assert "@" not in kept
+    assert "jane" not in kept
+    assert "<somebody at x.example>" in kept
+    assert "y.example" in kept
+
+
 @pytest.mark.parametrize("outcome", [o for o in Outcome if not o.definitive])
 def test_what_nobody_could_tell_is_left_out(outcome: Outcome) -> None:
     found = inventory({**ZONE, "_dmarc.shop.example": outcome})
@@ -221,7 +230,7 @@ async def test_trouble_is_no_change(outcome: Outcome) -> None:
     resolver = FakeResolver(ZONE, ZONE)
     one = history(resolver)
     await one.look(SUBJECT)
-    resolver.zone = {name: outcome for name in ZONE}
+    resolver.zone = dict.fromkeys(ZONE, outcome)
     for _ in range(5):
         assert await one.look(SUBJECT) == ()
     resolver.zone = ZONE
@@ -233,7 +242,10 @@ async def test_a_vendors_include_is_watched_and_a_new_one_is_no_change_of_its_ow
     resolver = FakeResolver(ZONE, ZONE)
     one = history(resolver)
     await one.look(SUBJECT)
-    more = {**ZONE, "_a.esp.example": {"TXT": ["v=spf1 ip4:192.0.2.0/24 ip4:198.51.100.0/24 -all"]}}
+    more = {
+        **ZONE,
+        "_a.esp.example": {"TXT": ["v=spf1 ip4:192.0.2.0/24 ip4:198.51.100.0/24 include:_spf.esp.example -all"]},
+    }
     resolver.zone, resolver.truth = more, None  # the vendor's servers are elsewhere
     found = [c for _ in range(3) for c in await one.look(SUBJECT)]
     assert [c.words for c in found] == [("include:_a.esp.example now authorises 198.51.100.0/24",)]
@@ -245,9 +257,12 @@ async def test_history_survives_a_restart() -> None:
     one = history(resolver)
     await one.look(SUBJECT)
     resolver.zone = resolver.truth = changed(dmarc=["v=DMARC1; p=none"])
-    again = history(resolver, known=one.known)
+    again = history(resolver, known=one.unsaved())
     assert len(await again.look(SUBJECT)) == 1, "what changed while nobody looked is a change"
-    third = history(resolver, known=again.known, changes=again.changes())
+    unsaved = again.unsaved()
+    again.saved(unsaved)
+    assert not again.unsaved()
+    third = history(resolver, known=unsaved, changes=again.changes())
     assert await third.look(SUBJECT) == ()
     assert len(third.changes()) == 1
 
@@ -272,5 +287,3 @@ async def test_against_a_real_name_server(tmp_path: Path) -> None:
                         ("the domain", "its subdomains", "subdomains that do not exist")), W),
         "mx": ((f"The list of mail hosts of {DOMAIN} now has 20 mx2.{DOMAIN}",), O),
     }  # fmt: skip
-
-
