@@ -6,16 +6,15 @@ Exit codes: 0 done (``check``: ok), 1 failed (``check``: warn), 2 ``check``: fai
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from agent import __version__
+from agent.cli_check import check
 from agent.cli_common import ConfigError, console, load_settings
 from agent.cli_import import import_, quarantine
 from agent.cli_simulate import simulate
@@ -51,6 +50,7 @@ def cli() -> None:
     """Deliverability you can defend: every ESP's webhooks and the DNS behind your mail, held to your targets."""
 
 
+cli.add_command(check)
 cli.add_command(simulate)
 cli.add_command(import_)
 cli.add_command(quarantine)
@@ -94,57 +94,6 @@ def run(config: Path | None, demo: bool) -> None:
         raise click.ClickException(f"{e.filename}: {why}" if e.filename else why) from None
     except StoreUnavailable as e:
         raise click.ClickException(str(e)) from None
-
-
-@cli.command()
-@click.argument("domain")
-@click.option("--selector", "selectors", multiple=True, help="DKIM selector in use; may be repeated.")
-@click.option("--ip", "ips", multiple=True, help="Address that must pass SPF; may be repeated.")
-@click.option("--nameserver", "nameservers", multiple=True, metavar="HOST:PORT", help="Ask this resolver instead.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def check(
-    domain: str, selectors: tuple[str, ...], ips: tuple[str, ...], nameservers: tuple[str, ...], as_json: bool
-) -> int:
-    """Check a domain's SPF, DKIM, DMARC and MX now, without an agent.
-
-    Exits 0 when all is ok, 1 on a warning, 2 on a failure, 3 when something could not be told.
-
-    \b
-    mailvitals check example.com --selector s1 --ip 192.0.2.1
-    """
-    from rich.console import Console
-
-    from agent.dns.checks.base import Subject, Verdict
-    from agent.dns.report import as_json as to_json
-    from agent.dns.report import check_domain, render, worst
-    from agent.dns.resolver import Resolver
-    from agent.settings import domain_name, ip_address
-
-    subject = Subject(
-        _valid(domain_name, domain, "DOMAIN"), tuple(s.lower() for s in selectors),
-        tuple(_valid(ip_address, ip, "--ip") for ip in ips),
-    )  # fmt: skip
-
-    async def look() -> Any:
-        try:
-            resolver = Resolver(nameservers)
-        except ValueError as e:
-            raise click.BadParameter(str(e), param_hint="--nameserver") from None
-        try:
-            return await check_domain(resolver, subject)
-        finally:
-            await resolver.aclose()
-
-    if as_json or not sys.stderr.isatty():
-        findings = asyncio.run(look())
-    else:
-        with Console(stderr=True).status(f"Asking about {subject.domain} …"):
-            findings = asyncio.run(look())
-    if as_json:
-        sys.stdout.buffer.write(to_json(findings))
-    else:
-        console().print(render(findings))
-    return {Verdict.OK: 0, Verdict.WARN: 1, Verdict.FAIL: 2, Verdict.UNKNOWN: 3}[worst(findings)]
 
 
 @cli.group()
@@ -222,12 +171,3 @@ def status(url: str, token: str | None, as_json: bool) -> int:
     else:
         console().print(render_status(document))
     return 1 if any(i["state"] == "open" for i in document["incidents"]) else 0
-
-
-def _valid(parse: Callable[[str], str], value: str, what: str) -> str:
-    from pydantic_core import PydanticCustomError
-
-    try:
-        return parse(value)
-    except PydanticCustomError as e:
-        raise click.BadParameter(e.message(), param_hint=what) from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -15,14 +16,26 @@ from agent.dns.checks.base import SEVERITY, Finding, Subject, Verdict
 from agent.dns.follow import CHECK_LIMIT, run_check
 from agent.dns.resolver import Resolver
 
-_STYLE = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "magenta"}
+STYLE = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "magenta"}
 
 
 async def check_domain(
-    resolver: Resolver, subject: Subject, *, confirm_after: float = 1.0, limit: float = CHECK_LIMIT
+    resolver: Resolver,
+    subject: Subject,
+    *,
+    confirm_after: float = 1.0,
+    limit: float = CHECK_LIMIT,
+    on_done: Callable[[str], None] | None = None,
 ) -> tuple[Finding, ...]:
     """The findings of every check, all run at once. A check with a ``fail`` among its findings is run again
-    ``confirm_after`` seconds later, and what a second look does not confirm is not reported."""
+    ``confirm_after`` seconds later, and what a second look does not confirm is not reported. ``on_done`` is told the
+    name of each check that has come to its end."""
+
+    async def told(name: str) -> tuple[Finding, ...]:
+        findings = await confirmed(name)
+        if on_done:
+            on_done(name)
+        return findings
 
     async def confirmed(name: str) -> tuple[Finding, ...]:
         findings = await run_check(resolver, CHECKS[name], subject, limit=limit)
@@ -32,7 +45,7 @@ async def check_domain(
             return confirm(findings, again)
         return findings
 
-    return tuple(f for findings in await asyncio.gather(*map(confirmed, CHECKS)) for f in findings)
+    return tuple(f for findings in await asyncio.gather(*map(told, CHECKS)) for f in findings)
 
 
 def confirm(first: Iterable[Finding], second: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -58,14 +71,15 @@ def worst(findings: Iterable[Finding]) -> Verdict:
     return next((v for v in SEVERITY if v in verdicts), Verdict.UNKNOWN)
 
 
-def as_json(findings: Iterable[Finding]) -> bytes:
-    """The findings and the verdict of the whole as one JSON object, with a final newline."""
+def as_json(findings: Iterable[Finding], **beside: Any) -> bytes:
+    """The findings, the verdict of the whole and what stands ``beside`` them as one JSON object, with a final
+    newline."""
     findings = tuple(findings)
-    return msgspec.json.encode({"verdict": worst(findings), "findings": findings}) + b"\n"
+    return msgspec.json.encode({**beside, "verdict": worst(findings), "findings": findings}) + b"\n"
 
 
-def render(findings: Iterable[Finding]) -> RenderableType:
-    """For a terminal: what to fix first, then all verdicts."""
+def render(findings: Iterable[Finding], beside: Iterable[RenderableType] = ()) -> RenderableType:
+    """For a terminal: what to fix first, then all verdicts, then what stands ``beside`` them, and the result."""
     ordered = sorted(findings, key=lambda f: SEVERITY.index(f.verdict))
     parts: list[RenderableType] = []
     for finding in ordered:
@@ -76,11 +90,9 @@ def render(findings: Iterable[Finding]) -> RenderableType:
         table.add_column(column, overflow="fold")
     for finding in sorted(ordered, key=lambda f: (list(CHECKS).index(f.check) if f.check in CHECKS else 99, f.subject)):
         says = finding.detail if finding.verdict is Verdict.OK else finding.reason
-        table.add_row(
-            Text(finding.verdict, _STYLE[finding.verdict]), finding.check, _plain(finding.subject), _plain(says)
-        )
+        table.add_row(Text(finding.verdict, STYLE[finding.verdict]), finding.check, plain(finding.subject), plain(says))
     result = worst(ordered)
-    parts += [table, Text(), Text.assemble("Result: ", (result.value, _STYLE[result]))]
+    parts += [table, Text(), *beside, Text.assemble("Result: ", (result.value, STYLE[result]))]
     return Group(*parts)
 
 
@@ -90,18 +102,18 @@ def _fix(finding: Finding) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     name = f"{finding.check} {finding.subject}".strip()
-    style = _STYLE[finding.verdict]
-    grid.add_row(Text(finding.verdict.upper(), style), _plain(f"{name}: {finding.reason}", "bold"))
-    grid.add_row("why", _plain(finding.detail))
+    style = STYLE[finding.verdict]
+    grid.add_row(Text(finding.verdict.upper(), style), plain(f"{name}: {finding.reason}", "bold"))
+    grid.add_row("why", plain(finding.detail))
     for record in finding.records:
-        grid.add_row("found", _plain(record))
+        grid.add_row("found", plain(record))
     if finding.advice:
-        grid.add_row("do", _plain(finding.advice, "bold"))
+        grid.add_row("do", plain(finding.advice, "bold"))
     if finding.rfc:
-        grid.add_row("see", _plain(finding.rfc))
+        grid.add_row("see", plain(finding.rfc))
     return grid
 
 
-def _plain(text: str, style: str = "") -> Text:
-    # Records are anybody's text: no markup is read in it, and no control characters reach the terminal.
+def plain(text: str, style: str = "") -> Text:
+    """Anybody's text: no markup is read in it, and no control characters reach the terminal."""
     return Text("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text), style)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from agent.dns.checks import CHECKS
 from agent.dns.checks.base import Finding, Subject, Verdict
 from agent.dns.report import as_json, check_domain, confirm, render, worst
 from agent.dns.resolver import Resolver
@@ -67,6 +68,15 @@ def test_hostile_records_cannot_steer_the_terminal() -> None:
     assert "\\x1b[2J\\x07[link=http://x]click[/link]" in text
 
 
+def test_what_stands_beside_comes_before_the_result() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    console.print(render([finding("ok")], ["beside it"]))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert text.index("It is so.") < text.index("beside it") < text.index("Result: ok")
+    assert json.loads(as_json([finding("ok")], domain="a.com"))["domain"] == "a.com"
+
+
 def test_json_is_one_object() -> None:
     data = json.loads(as_json([finding("warn", record="v=spf1"), finding("ok")]))
     assert data["verdict"] == "warn"
@@ -82,7 +92,9 @@ async def test_all_checks_against_a_real_server(tmp_path: Path) -> None:
     with dns_server(tmp_path, {"example.test": zone, "test": "", REVERSE: "1 PTR mx.example.test."}) as server:
         resolver = Resolver([server.address], timeout=1.0)
         subject = Subject("example.test", ("s1",), ("192.0.2.1", "192.0.2.2"))
-        found = await check_domain(resolver, subject, confirm_after=0.1)
+        ended: list[str] = []
+        found = await check_domain(resolver, subject, confirm_after=0.1, on_done=ended.append)
+        assert sorted(ended) == sorted(CHECKS)
         assert {(f.check, f.subject): f.reason for f in found} == {
             ("spf", ""): "ok", ("spf", "192.0.2.1"): "ok", ("spf", "192.0.2.2"): "ip_not_authorised",
             ("dkim", "s1"): "key_missing", ("dmarc", ""): "policy_none", ("mx", ""): "ok",

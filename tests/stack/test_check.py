@@ -56,11 +56,36 @@ def test_check_exits_by_the_worst_verdict(dns: DnsServer, domain: str, code: int
     assert (told.returncode, told.stderr) == (code, "")
     document = json.loads(told.stdout)
     assert document["verdict"] == verdict
+    assert document["domain"] == f"{domain}.example"
+    rules = {r["provider"]: r for r in document["sender_rules"]}
+    assert set(rules) == {"gmail", "yahoo", "microsoft", "apple"}
+    assert (rules["gmail"]["verdict"] == "fail") == (domain == "failed")
+    assert "Postmaster Tools" in next(i["proof"] for i in rules["gmail"]["items"] if i["topic"] == "complaint")
+    assert "Complaint rates and refusals need a running agent" in done.stdout
     assert {f["check"] for f in document["findings"]} == {"spf", "dkim", "dmarc", "mx", "ptr"}
     for finding in document["findings"]:
         assert set(finding) >= {"check", "subject", "verdict", "reason", "detail", "advice", "rfc", "records"}
         # The table names every one of them.
         assert re.search(rf"^{finding['verdict']} +{finding['check']} ", done.stdout, re.MULTILINE)
+
+
+def test_check_finds_the_usual_selectors_by_itself(dns: DnsServer) -> None:
+    done = command("check", "good.example", "--ip", "192.0.2.1", "--nameserver", dns.address)
+    assert re.search("^ok +dkim +s1 ", done.stdout, re.MULTILINE), done.stdout
+    beside = command("check", "good.example", "--selector", "own", "--probe", "--nameserver", dns.address, "--json")
+    found = {f["subject"]: f["verdict"] for f in json.loads(beside.stdout)["findings"] if f["check"] == "dkim"}
+    assert found == {"own": "fail", "s1": "ok"}
+    alone = command("check", "good.example", "--selector", "own", "--nameserver", dns.address, "--json")
+    assert [f["subject"] for f in json.loads(alone.stdout)["findings"] if f["check"] == "dkim"] == ["own"]
+
+
+def test_a_slow_look_says_what_it_waits_for() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        code, shown = terminal("check", "good.example", "--nameserver", address)
+    assert code == 3
+    assert "Asking about good.example: spf, dkim, dmarc" in shown
 
 
 def test_check_without_any_server_is_unknown_never_fail() -> None:

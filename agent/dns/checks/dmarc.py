@@ -143,7 +143,7 @@ def _policy(found: Discovery, record: DmarcRecord, *, parked: bool) -> Iterator[
     elif level == "none":
         tag = "p" if found.own else ("sp" if record.level("sp") else "p")
         yield warn("policy_none", f"{tag}=none asks receivers to do nothing about forged mail.",
-                   f"When the reports are clean: {_publish(record, **{tag: 'quarantine'})}",
+                   f"When the reports are clean, p{_publish(record, **{tag: 'quarantine'})[1:]}",
                    "RFC 9989 section 7.4")  # fmt: skip
     if found.effective_policy != level:
         yield warn("policy_test", f"t=y asks receivers to apply {found.effective_policy} in place of {level}.",
