@@ -33,10 +33,12 @@ from agent.dns.watch import Watch
 from agent.events import mask_addresses
 from agent.intake.gate import Gate
 from agent.intake.http import Intake
+from agent.intake.mailboxes import Mailboxes, by_name
 from agent.intake.source import Source
 from agent.ledger.base import DAY, HOUR, MINUTE, Ledger, RecentBounce, SourceState, StoreUnavailable
 from agent.ledger.process import ProcessLedger
 from agent.ledger.sqlite import load_or_create_key
+from agent.mailbox import mailbox_provider
 from agent.providers import PROVIDERS
 from agent.settings import Domain, Settings
 from agent.suffix import registered_domain
@@ -69,14 +71,17 @@ def open_ledger(settings: Settings) -> ProcessLedger:
     return ProcessLedger(path, key, quarantine_max_bytes=settings.store.quarantine_max_bytes)
 
 
-def build_sources(settings: Settings, ledger: Ledger) -> dict[str, Source]:
-    """The configured sources by name."""
+def build_sources(settings: Settings, ledger: Ledger, mailbox: Callable[[str], str] = by_name) -> dict[str, Source]:
+    """The configured sources by name. ``mailbox`` looks up what ``dns.mailbox_lookup`` wants looked up; without it
+    that waits in the ledger for an agent."""
+    if not settings.dns.mailbox_lookup:
+        mailbox = mailbox_provider
     names = [d.name for d in settings.domains]
     return {
         s.name: Source(
             s.name, s.provider, PROVIDERS[s.provider], s.credentials,
             domain=s.domain, stream=s.stream, streams=s.streams, domains=names, identify=ledger.identify,
-            seeds=settings.test_traffic.recipients, own_domains=settings.test_traffic.own_domains,
+            seeds=settings.test_traffic.recipients, own_domains=settings.test_traffic.own_domains, mailbox=mailbox,
         )
         for s in settings.sources
     }  # fmt: skip
@@ -120,16 +125,17 @@ class Daemon:
             self.metrics.declare_source(source.name, source.provider)
         self.ledger = open_ledger(settings)
         self._gate = Gate(self.ledger, self.metrics, clock=clock)
-        self._intake = Intake(
-            build_sources(settings, self.ledger), self._gate, self.ledger, self.metrics,
-            max_body_bytes=settings.listen.max_body_bytes, clock=clock,
-        )  # fmt: skip
         self._resolver = Resolver(
             settings.dns.resolvers,
             timeout=settings.dns.timeout,
             on_query=self.metrics.dns_query,
             on_restart=self.metrics.dns_restart,
         )
+        self._mailboxes = Mailboxes(self._resolver.ask, self.ledger, self.metrics, clock=clock)
+        self._intake = Intake(
+            build_sources(settings, self.ledger, self._mailboxes.label), self._gate, self.ledger, self.metrics,
+            max_body_bytes=settings.listen.max_body_bytes, clock=clock,
+        )  # fmt: skip
         self._notifier = Notifier(
             [Endpoint(a.url, _reveal(a.token), a.username or "", _reveal(a.password)) for a in settings.alertmanagers],
             resend=settings.alerts.resend,
@@ -183,6 +189,8 @@ class Daemon:
                     loops.append(group.create_task(self._history.run(), name="dns history"))
                 if self._blocklists:
                     loops.append(group.create_task(self._blocklists.run(), name="blocklists"))
+                if self._settings.dns.mailbox_lookup:
+                    loops.append(group.create_task(self._mailboxes.run(), name="mailboxes"))
                 self._ready["intake"] = ""
                 log.info("agent.started", version=__version__, **self.addresses)
                 if alongside:

@@ -1,8 +1,16 @@
-"""Who runs a recipient's mailbox, by the domain of the address: a bounded set of names, so that it can be a label."""
+"""Who runs a recipient's mailbox, by the domain of the address or by its MX: a bounded set of names, so that it can be
+a label."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 OTHER = "other"
+# What is shown of a domain whose MX is not known yet. Within the ledger such a domain has a label of its own, so that
+# its counts can be found again.
+UNRESOLVED = "unresolved"
+PENDING = "?"
 
 _COUNTRIES = (
     "ae", "at", "be", "ca", "ch", "cl", "cn", "co.id", "co.il", "co.in", "co.jp", "co.kr", "co.nz", "co.th", "co.uk",
@@ -93,10 +101,107 @@ _DOMAINS: dict[str, tuple[str, ...]] = {
     "biglobe": ("biglobe.ne.jp",),
 }  # fmt: skip
 
+# Mail exchangers by the end of their name: the exchanger itself or anything below it. Security gateways have names of
+# their own: it is they who accept or refuse, not the mailbox behind them.
+_EXCHANGERS: dict[str, tuple[str, ...]] = {
+    "gmail": ("google.com", "googlemail.com"),
+    "microsoft": ("protection.outlook.com", "eo.outlook.com", "mx.microsoft", "partner.outlook.cn"),
+    "yahoo": ("yahoodns.net",),
+    "yahoo_japan": ("yahoo.co.jp",),
+    "apple": ("mail.icloud.com",),
+    "proton": ("protonmail.ch", "proton.ch", "proton.me"),
+    "fastmail": ("messagingengine.com", "fastmail.com"),
+    "zoho": (
+        "zoho.com", "zoho.eu", "zoho.in", "zoho.com.au", "zoho.com.cn", "zoho.jp", "zoho.sa", "zohocloud.ca",
+        "zohomail.com",
+    ),
+    "gmx": ("gmx.net", "web.de", "mail.com"),
+    "ionos": (
+        "kundenserver.de", "ionos.com", "ionos.de", "ionos.co.uk", "ionos.es", "ionos.fr", "ionos.it", "1and1.com",
+        "1and1.co.uk", "1and1.fr", "1and1.es", "perfora.net",
+    ),
+    "t_online": ("t-online.de",),
+    "freenet": ("freenet.de",),
+    "strato": ("rzone.de", "strato.de"),
+    "hetzner": ("your-server.de", "hetzner.com"),
+    "mailbox_org": ("mailbox.org",),
+    "infomaniak": ("infomaniak.ch",),
+    "hostpoint": ("hostpoint.ch",),
+    "ovh": ("ovh.net", "ovh.ca"),
+    "gandi": ("gandi.net",),
+    "orange": ("orange.fr", "wanadoo.fr"),
+    "free": ("free.fr",),
+    "laposte": ("laposte.net",),
+    "sfr": ("sfr.fr", "neuf.fr"),
+    "aruba": ("aruba.it", "arubabusiness.it"),
+    "libero": ("libero.it",),
+    "register_it": ("register.it",),
+    "tim": ("tim.it", "alice.it", "tin.it"),
+    "telenet": ("telenet.be",),
+    "ziggo": ("ziggo.nl",),
+    "kpn": ("kpnmail.nl",),
+    "transip": ("transip.email", "transip.nl"),
+    "one_com": ("one.com",),
+    "simply": ("simply.com",),
+    "loopia": ("loopia.se",),
+    "bt": ("btinternet.com",),
+    "virgin_media": ("virginmedia.com",),
+    "bluewin": ("bluewin.ch",),
+    "seznam": ("seznam.cz",),
+    "wedos": ("wedos.net", "wedos.com"),
+    "wp": ("wp.pl",),
+    "onet": ("onet.pl",),
+    "interia": ("interia.pl",),
+    "home_pl": ("home.pl",),
+    "ukr_net": ("ukr.net",),
+    "mail_ru": ("mail.ru",),
+    "yandex": ("yandex.ru", "yandex.net", "yandex.com"),
+    "rambler": ("rambler.ru",),
+    "comcast": ("comcast.net",),
+    "charter": ("charter.net", "rr.com"),
+    "cox": ("cox.net",),
+    "godaddy": ("secureserver.net",),
+    "rackspace": ("emailsrvr.com",),
+    "namecheap": ("privateemail.com", "registrar-servers.com"),
+    "titan": ("titan.email",),
+    "hostinger": ("hostinger.com",),
+    "dreamhost": ("dreamhost.com",),
+    "migadu": ("migadu.com",),
+    "amazon": tuple(f"inbound-smtp.{place}.amazonaws.com" for place in ("us-east-1", "us-west-2", "eu-west-1")),
+    "uol": ("uol.com.br",),
+    "terra": ("terra.com", "terra.com.br"),
+    "locaweb": ("locaweb.com.br",),
+    "rediff": ("rediffmail.com", "rediffmailpro.com"),
+    "tencent": ("qq.com",),
+    "alibaba": ("mxhichina.com", "aliyun.com"),
+    "netease": ("163.com", "126.com", "netease.com", "163yun.com"),
+    "sina": ("sina.com", "sina.com.cn"),
+    "sohu": ("sohu.com",),
+    "naver": ("naver.com", "worksmobile.com"),
+    "kakao": ("kakao.com", "hanmail.net", "daum.net"),
+    "docomo": ("docomo.ne.jp",),
+    "softbank": ("softbank.ne.jp",),
+    "sakura": ("sakura.ne.jp",),
+    "mimecast": ("mimecast.com", "mimecast-offshore.com", "mimecast.co.za"),
+    "proofpoint": ("pphosted.com", "ppe-hosted.com", "gpphosted.com", "proofpoint.com"),
+    "barracuda": ("barracudanetworks.com", "barracuda.com", "cudaops.com"),
+    "cisco_ironport": ("iphmx.com",),
+    "symantec_cloud": ("messagelabs.com",),
+    "trend_micro": ("trendmicro.com", "trendmicro.eu"),
+    "sophos": ("sophos.com", "reflexion.net"),
+    "forcepoint": ("mailcontrol.com",),
+    "fortinet": ("fortimailcloud.com", "fortimail.com"),
+    "hornetsecurity": ("hornetsecurity.com", "antispameurope.com", "hornetsecurity.net"),
+    "spamexperts": ("antispamcloud.com", "spamexperts.com", "spamexperts.net", "spamexperts.eu"),
+    "cloudflare": ("mx.cloudflare.net",),
+    "retarus": ("retarus.com",),
+}  # fmt: skip
+_BY_EXCHANGER = {end: name for name, ends in _EXCHANGERS.items() for end in ends}
+
 # Later rows win: Yahoo! Japan is another company than the Yahoo whose regional domains are listed before it.
 _BY_DOMAIN = {domain: name for name, domains in _DOMAINS.items() for domain in domains}
 
-MAILBOX_PROVIDERS = frozenset(_DOMAINS) | {OTHER}
+MAILBOX_PROVIDERS = frozenset(_DOMAINS) | frozenset(_EXCHANGERS) | {OTHER}
 
 
 def mailbox_provider(domain: str) -> str:
@@ -106,3 +211,30 @@ def mailbox_provider(domain: str) -> str:
     may be hosted anywhere.
     """
     return _BY_DOMAIN.get(domain, OTHER)
+
+
+def by_mx(exchanges: Iterable[tuple[int, str]]) -> str:
+    """The mailbox provider, or the security gateway, that a domain's MX records name, as (preference, exchanger in
+    lower case without final dot); ``other`` for none, a null MX (RFC 7505) and exchangers that are not listed.
+
+    One of ``MAILBOX_PROVIDERS``. The lowest preference decides, since that is where mail goes (RFC 5321 section 5.1);
+    within it the provider of most exchangers, then the first name.
+    """
+    listed = list(exchanges)
+    lowest = min((preference for preference, _ in listed), default=0)
+    votes = Counter(_of_exchanger(exchanger) for preference, exchanger in listed if preference == lowest)
+    return min(votes, key=lambda name: (-votes[name], name), default=OTHER)
+
+
+def _of_exchanger(exchanger: str) -> str:
+    name = exchanger
+    while name:
+        if name in _BY_EXCHANGER:
+            return _BY_EXCHANGER[name]
+        name = name.partition(".")[2]
+    return OTHER
+
+
+def shown(mailbox_provider: str) -> str:
+    """What anyone outside the ledger sees of a mailbox provider: a domain that waits for its MX is ``unresolved``."""
+    return UNRESOLVED if mailbox_provider.startswith(PENDING) else mailbox_provider

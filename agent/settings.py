@@ -272,6 +272,9 @@ class Dns(_Model):
         description="Questions that the watch asks at most; those about one domain a tenth of it.",
     )
     blocklist_interval: Duration = Field(1800.0, description="Time between two rounds of questions to blocklists.")
+    mailbox_lookup: bool = Field(
+        True, description="Look up whose mailboxes unknown recipient domains are, by their MX; `other` without it."
+    )
 
 
 class Alertmanager(_Model):

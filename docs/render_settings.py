@@ -182,6 +182,8 @@ def _default(spec: Mapping[str, Any]) -> str:
     value = spec.get("default")
     if value is None or value in ("", [], {}):
         return "–"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     if isinstance(value, list):
         return f"`[{', '.join(value)}]`"
     return f"`{_in_words(value)}`" if "duration" in _type(spec) else f"`{value}`"

@@ -10,7 +10,7 @@ import msgspec
 
 from agent.events import Event
 from agent.ledger.base import Batch, Cell
-from agent.mailbox import mailbox_provider
+from agent.mailbox import PENDING, mailbox_provider
 from agent.providers import Credentials, Parsed, Provider, WebhookRequest
 
 OTHER_DOMAIN = "other"
@@ -83,11 +83,12 @@ class Source:
         seeds: Iterable[str] = (),
         own_domains: bool = False,
         identify: Callable[[str, Sequence[Event]], Sequence[bytes]] = lambda scope, events: (),
+        mailbox: Callable[[str], str] = mailbox_provider,
     ) -> None:
         """``domains`` are the configured domains; a payload's sending domain belongs to the longest that it ends in.
         Mail to ``seeds`` (addresses, or domains with all below them) is a test, and so with ``own_domains`` is mail to
         one of ``domains``. ``identify`` is the ledger's, so that the work is done here and not where commits wait for
-        each other."""
+        each other. ``mailbox`` tells a recipient domain's mailbox provider, or ``?domain`` until it knows."""
         self.name = name
         self.provider_id = provider_id
         self._provider = provider
@@ -103,9 +104,12 @@ class Source:
         self._vendor = Recipients(getattr(provider, "TEST_RECIPIENTS", ()))
         self._seeds = Recipients(seeds)
         self._own_domains = frozenset(domains) if own_domains else frozenset()
+        self._mailbox = mailbox
         # What is no test is found at the first look; only what may be one costs a second.
         self._cells: dict[_Key, Cell] = {}
         self._places: dict[_Key, _Place] = {}
+        self._pending: list[_Key] = []  # remembered for one batch, no longer
+        self._hour = 0.0
 
     def prepare(self, request: WebhookRequest) -> Prepared:
         """Authenticate, parse and label. Raises ``AuthenticationError`` or ``ParseError``."""
@@ -117,7 +121,7 @@ class Source:
         parsed = self._provider.parse(request)
         # Message ids of the generic format are unique within their sender, which may be one of several.
         scope = f"generic:{self.name}" if self.provider_id == "generic" else self.provider_id
-        cells, tests = self._label(parsed)
+        cells, tests = self._label(parsed, request.received)
         events: Sequence[Event] = parsed
         if tests:
             kept = [i for i in range(len(parsed)) if i not in tests]
@@ -133,8 +137,12 @@ class Source:
         )
         return Prepared(batch, parsed.malformed, Counter(tests.values()) if tests else {})
 
-    def _label(self, events: Parsed) -> tuple[list[Cell], dict[int, str]]:
+    def _label(self, events: Parsed, now: float) -> tuple[list[Cell], dict[int, str]]:
         """The cell of each event, and the reasons of those that are test traffic by their index."""
+        if self._hour != now // 3600:  # A domain may have moved to another mailbox provider.
+            self._hour = now // 3600
+            self._cells.clear()
+            self._places.clear()
         known = self._cells.get
         out: list[Cell] = []
         add = out.append
@@ -148,6 +156,11 @@ class Source:
                 if reason:
                     tests[len(out)] = reason
             add(cell)
+        if self._pending:
+            pending, self._pending = self._pending, []
+            for key in pending:
+                self._cells.pop(key, None)
+                self._places.pop(key, None)
         if any(map(_says_test, events)):
             tests |= {i: VENDOR for i, event in enumerate(events) if event.test}
         return out, tests
@@ -157,7 +170,7 @@ class Source:
         if place is None:
             domain, tags, recipient_domain = key
             cell = Cell(
-                self._domain_of(domain), self.provider_id, self._stream_of(tags), mailbox_provider(recipient_domain)
+                self._domain_of(domain), self.provider_id, self._stream_of(tags), self._mailbox(recipient_domain)
             )
             place = _Place(cell, *self._tested(recipient_domain))
             if sum(map(len, tags)) <= _CACHED_TAGS:
@@ -168,6 +181,8 @@ class Source:
                     self._places[key] = place
                 else:
                     self._cells[key] = cell
+                if cell.mailbox_provider.startswith(PENDING):
+                    self._pending.append(key)
         if place.reason or not place.by_address:
             return place.cell, place.reason
         return place.cell, VENDOR if recipient in self._vendor else SEED if recipient in self._seeds else ""

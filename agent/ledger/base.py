@@ -148,6 +148,17 @@ class Ledger(Protocol):
     async def discard(self, quarantine_ids: Sequence[int]) -> None:
         """Remove quarantined requests; those that are not there any more are no error."""
 
+    async def relabel(self, mailbox_providers: Mapping[str, str], now: float) -> None:
+        """Recipient domains whose mailbox providers are known now: what was counted for them under ``?domain`` moves
+        to the cells of those names, in one transaction; what comes for them later under ``?domain`` counts there.
+
+        A cell with the mailbox provider ``?domain`` holds the counts of a domain that waits. Everything that is read
+        shows it as ``unresolved``. Only so many can wait; what comes beyond counts as ``unresolved`` and stays so.
+        """
+
+    async def pending(self) -> list[str]:
+        """The recipient domains whose counts wait for ``relabel``."""
+
     async def rows(
         self,
         width: int,

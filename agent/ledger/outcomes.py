@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from agent.events import BounceClass
 from agent.ledger.base import Cell
+from agent.mailbox import UNRESOLVED
 
 # How far, in hours, a bounce looks for the delivery it revokes. Asynchronous bounces come within the queue life of the
 # bouncing server, five days by custom (RFC 5321 section 4.5.4.1 asks for at least 4 to 5).
@@ -42,6 +43,12 @@ class Bounce(NamedTuple):
         return first <= hour <= last
 
 
+def precedence(cell: Cell) -> tuple[str, str, str, bool, str]:
+    """Which of two cells counts where nothing else decides: the lesser. Of reports of one event, which have one
+    recipient, it is the same before and after the recipient's domain is relabelled."""
+    return *cell[:3], cell.mailbox_provider == UNRESOLVED, cell.mailbox_provider
+
+
 def report(at: int, rank: int, cell: int) -> Bounce:
     """A single report as a bounce of its own."""
     return Bounce(at, rank, cell, at, at, 1 << rank)
@@ -53,7 +60,7 @@ def merge(a: Bounce, b: Bounce, names: Mapping[int, Cell]) -> Bounce:
     if a[:2] != b[:2]:
         winner = max(a, b, key=lambda bounce: bounce[:2])
     else:
-        winner = min(a, b, key=lambda bounce: names[bounce.cell])
+        winner = min(a, b, key=lambda bounce: precedence(names[bounce.cell]))
     return Bounce(
         winner.at, winner.rank, winner.cell, min(a.first_at, b.first_at), max(a.last_at, b.last_at), a.seen | b.seen
     )

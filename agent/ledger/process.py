@@ -94,6 +94,8 @@ _METHODS: dict[str, tuple[Any, Any]] = {
     "quarantined": (tuple[()], list[Quarantined]),
     "unseal": (tuple[int], tuple[dict[str, str], bytes] | None),
     "discard": (tuple[list[int]], None),
+    "relabel": (tuple[dict[str, str], float], None),
+    "pending": (tuple[()], list[str]),
     "rows": (tuple[int, float, float, int, list[float], bool], list[Row]),
     "sources": (tuple[()], dict[str, SourceState]),
     "recent_bounces": (tuple[int], list[RecentBounce]),
@@ -242,6 +244,13 @@ class ProcessLedger:
 
     async def discard(self, quarantine_ids: Sequence[int]) -> None:
         await self._call("discard", list(quarantine_ids))
+
+    async def relabel(self, mailbox_providers: Mapping[str, str], now: float) -> None:
+        await self._call("relabel", dict(mailbox_providers), now)
+
+    async def pending(self) -> list[str]:
+        found: list[str] = await self._call("pending")
+        return found
 
     async def rows(
         self,

@@ -40,12 +40,12 @@ from agent.ledger.base import (
 )
 from agent.ledger.identity import Identifier, derive
 from agent.ledger.outcomes import BY_RANK
+from agent.ledger.sqlite_cells import Cells, names
 from agent.ledger.sqlite_commit import Commit
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _RECENT_KEPT = 1000
 _PRUNE_STEP = 20_000
-_MAX_CELLS = 0xFFFFFF
 
 T = TypeVar("T")
 
@@ -95,8 +95,7 @@ class SqliteLedger:
         for_identities, for_sealing = derive(key)
         self._identifier = Identifier(for_identities)
         self._seal = AESGCM(for_sealing)
-        self._cells: dict[Cell, int] = {}
-        self._cell_by_id: dict[int, Cell] = {}
+        self._cells = Cells()
         self._hours: set[int] = set()
         self._data_version = -1
         self._closed = False
@@ -172,35 +171,18 @@ class SqliteLedger:
             db.execute("BEGIN IMMEDIATE")  # Can fail with the transaction begun.
             version = db.execute("PRAGMA data_version").fetchone()[0]
             if version != self._data_version:
-                self._load_caches(db)
+                self._cells.load(db)
+                self._hours = {row[0] for row in db.execute("SELECT hour FROM hour")}
                 self._data_version = version
             yield db
+            self._cells.save(db)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             self._data_version = -1  # What this transaction added to the caches is gone.
+            self._cells.forget()
             raise
-
-    def _load_caches(self, db: sqlite3.Connection) -> None:
-        rows = db.execute("SELECT id, domain, provider, stream, mailbox_provider FROM cell").fetchall()
-        by_id = {row[0]: Cell(*row[1:]) for row in rows}
-        self._cell_by_id = by_id
-        self._cells = {cell: number for number, cell in by_id.items()}
-        self._hours = {row[0] for row in db.execute("SELECT hour FROM hour")}
-
-    def _cell(self, cell: Cell) -> int:
-        number = self._cells.get(cell)
-        if number is None:
-            if len(self._cells) >= _MAX_CELLS:
-                raise StoreUnavailable("too many combinations of domain, provider, stream and mailbox provider")
-            cursor = self._writer.execute(
-                "INSERT INTO cell (domain, provider, stream, mailbox_provider) VALUES (?, ?, ?, ?)", cell
-            )
-            number = int(cursor.lastrowid or 0)
-            self._cells[cell] = number
-            self._cell_by_id[number] = cell
-        return number
 
     def identify(self, scope: str, events: Sequence[Event]) -> list[bytes]:
         return self._identifier.of(scope, events)
@@ -210,7 +192,7 @@ class SqliteLedger:
 
     def _apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
         with self._transaction() as db:
-            commit = Commit(db, self._cell, self._cells, self._cell_by_id, self._hours, self._identifier, now)
+            commit = Commit(db, self._cells, self._hours, self._identifier, now)
             for batch in batches:
                 commit.add(batch)
             return commit.finish()
@@ -262,6 +244,20 @@ class SqliteLedger:
         with self._transaction() as db:
             db.executemany("DELETE FROM quarantine WHERE id = ?", [(one,) for one in quarantine_ids])
 
+    async def relabel(self, mailbox_providers: Mapping[str, str], now: float) -> None:
+        await self._write(self._relabel, dict(mailbox_providers), now)
+
+    def _relabel(self, mailbox_providers: dict[str, str], now: float) -> None:
+        with self._transaction() as db:
+            self._cells.relabel(db, mailbox_providers, now)
+
+    async def pending(self) -> list[str]:
+        return await self._write(self._pending)
+
+    def _pending(self) -> list[str]:
+        with self._transaction():
+            return self._cells.pending()
+
     async def rows(
         self,
         width: int,
@@ -277,26 +273,33 @@ class SqliteLedger:
     def _rows(
         self, width: int, since: float, until: float, merge: int, edges: tuple[float, ...], by_domain: bool
     ) -> list[Row]:
-        db = self._reader
-        place = "c.domain" if by_domain else "r.cell"
+        place = "c.domain" if by_domain else "coalesce(c.shown, c.id)"
         groups = ", ".join((f"r.bucket / {merge:d}", *["r.bucket > ?"] * len(edges), "place", "measure"))
-        # One row of JSON: a row a count would cost an interpreter-lock hand-over each.
-        found = db.execute(
-            "SELECT json_group_array(json_array(bucket, place, measure, n)) FROM ("
-            f"SELECT max(r.bucket) AS bucket, {place} AS place, measure, sum(count) AS n FROM rollup r "
-            + ("JOIN cell c ON c.id = r.cell " if by_domain else "")
-            + f"WHERE r.width = ? AND r.bucket >= ? AND r.bucket < ? GROUP BY {groups} HAVING n <> 0)",
-            (width, since, until, *edges),
-        ).fetchone()[0]
-        decoded = msgspec.json.decode(found, type=list[tuple[int, int | str, int, int]])
-        cells: dict[int | str, Cell] = {number: cell for number, cell in self._cell_by_id.items()}  # noqa: C416
-        missing = {row[1] for row in decoded} - cells.keys()
-        if by_domain:
-            cells |= {domain: Cell(str(domain), "", "", "") for domain in missing}
-        elif missing:  # Made by another process.
-            query = "SELECT id, domain, provider, stream, mailbox_provider FROM cell"
-            cells = {row[0]: Cell(*row[1:]) for row in db.execute(query)}
+        with self._snapshot() as db:
+            # One row of JSON: a row a count would cost an interpreter-lock hand-over each.
+            found = db.execute(
+                "SELECT json_group_array(json_array(bucket, place, measure, n)) FROM ("
+                f"SELECT max(r.bucket) AS bucket, {place} AS place, measure, sum(count) AS n "
+                "FROM rollup r CROSS JOIN cell c ON c.id = r.cell "
+                f"WHERE r.width = ? AND r.bucket >= ? AND r.bucket < ? GROUP BY {groups} HAVING n <> 0)",
+                (width, since, until, *edges),
+            ).fetchone()[0]
+            decoded = msgspec.json.decode(found, type=list[tuple[int, int | str, int, int]])
+            places = {row[1] for row in decoded}
+            cells: Mapping[int | str, Cell] = (
+                {domain: Cell(str(domain), "", "", "") for domain in places} if by_domain else names(db, places)
+            )
         return [Row(bucket, cells[place], MEASURES[measure], count) for bucket, place, measure, count in decoded]
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Several reads of one state."""
+        self._reader.execute("BEGIN")
+        try:
+            yield self._reader
+        finally:
+            if self._reader.in_transaction:
+                self._reader.execute("COMMIT")
 
     async def sources(self) -> dict[str, SourceState]:
         return await self._read(
@@ -311,8 +314,9 @@ class SqliteLedger:
 
     def _recent_bounces(self, limit: int) -> list[RecentBounce]:
         rows = self._reader.execute(
-            "SELECT at, source, domain, provider, stream, mailbox_provider, rank, smtp_code, enhanced_code, reason "
-            "FROM recent_bounce r JOIN cell c ON c.id = r.cell ORDER BY r.id DESC LIMIT ?",
+            "SELECT at, source, s.domain, s.provider, s.stream, s.mailbox_provider, rank, smtp_code, enhanced_code, "
+            "reason FROM recent_bounce r JOIN cell c ON c.id = r.cell JOIN cell s ON s.id = coalesce(c.shown, c.id) "
+            "ORDER BY r.id DESC LIMIT ?",
             (limit,),
         ).fetchall()
         return [RecentBounce(r[0], r[1], Cell(*r[2:6]), BY_RANK[r[6]], r[7], r[8], r[9]) for r in rows]
@@ -339,7 +343,7 @@ class SqliteLedger:
         more = True
         while more:
             more = await self._write(self._prune_identities, oldest)
-        await self._write(self._prune_rest, now)
+        await self._write(self._prune_rest, now, oldest)
 
     def _prune_identities(self, oldest: int) -> bool:
         with self._transaction() as db:
@@ -355,13 +359,14 @@ class SqliteLedger:
                 self._hours.discard(row[0])
         return True
 
-    def _prune_rest(self, now: float) -> None:
+    def _prune_rest(self, now: float, oldest: int) -> None:
         with self._transaction() as db:
             for width, age in ROLLUP_AGE.items():
                 db.execute("DELETE FROM rollup WHERE width = ? AND bucket < ?", (width, now - age))
             db.execute("DELETE FROM bounce WHERE last_at < ?", (int(now - IDENTITY_AGE) * 1000,))
             db.execute("DELETE FROM quarantine WHERE at < ?", (now - QUARANTINE_AGE,))
             db.execute("DELETE FROM recent_bounce WHERE id <= (SELECT max(id) FROM recent_bounce) - ?", (_RECENT_KEPT,))
+            self._cells.prune(db, oldest)
 
     async def writable(self) -> bool:
         try:

@@ -7,7 +7,7 @@ lock at every row it steps over, so a statement a row would make the writer and 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import compress
 
 import msgspec
@@ -15,7 +15,8 @@ import msgspec
 from agent.events import BounceClass, Event, Kind
 from agent.ledger.base import HOUR, MAX_AGE, MAX_AHEAD, MEASURES, MINUTE, ROLLUP_AGE, Applied, Batch, Cell, Counted
 from agent.ledger.identity import DIGEST_BYTES, REPEATABLE, Identifier
-from agent.ledger.outcomes import BY_RANK, RANK, Bounce, merge, report
+from agent.ledger.outcomes import BY_RANK, RANK, Bounce, merge, precedence, report
+from agent.ledger.sqlite_cells import Cells
 
 _RECORD = DIGEST_BYTES + 5  # hash and mark
 _CHUNK = 8192  # records a statement, below the length of the seq table
@@ -97,17 +98,13 @@ class Commit:
     def __init__(
         self,
         db: sqlite3.Connection,
-        new_cell: Callable[[Cell], int],
-        cells: Mapping[Cell, int],
-        cell_by_id: Mapping[int, Cell],
+        cells: Cells,
         hours: set[int],
         identifier: Identifier,
         now: float,
     ) -> None:
         self._db = db
-        self._new_cell = new_cell
         self._cells = cells
-        self._cell_by_id = cell_by_id
         self._hours = hours
         self._identifier = identifier
         self._now = now
@@ -126,9 +123,9 @@ class Commit:
         self._tallies.append(tally)
         self._batches.append(batch)
         events, cells_of, keys = self._acceptable(batch, result)
-        cells, hour = self._cells, -1
+        numbers, hour = self._cells.numbers, -1
         for event, cell, key in zip(events, cells_of, keys, strict=True):
-            number = cells.get(cell) or self._new_cell(cell)
+            number = numbers.get(cell) or self._cells.number(self._db, cell)
             kind = event.kind
             if kind == Kind.BOUNCED:
                 self._bounces.setdefault(key, []).append((index, number, event))
@@ -199,7 +196,8 @@ class Commit:
         """Whether a report is the one that counts. At equal times the cell's name decides, not who came first."""
         if second != other_second or cell == other_cell:
             return second < other_second
-        return self._cell_by_id[cell] < self._cell_by_id[other_cell]
+        names = self._cells.names
+        return precedence(names[cell]) < precedence(names[other_cell])
 
     def finish(self) -> list[Applied]:
         for hour in sorted(self._new):
@@ -218,7 +216,7 @@ class Commit:
         for result, tally in zip(self._results, self._tallies, strict=True):
             for place, count in tally.items():
                 if count:
-                    cell = self._cell_by_id[place >> _CELL_SHIFT & _CELL_MASK]
+                    cell = self._cells.public(place >> _CELL_SHIFT & _CELL_MASK)
                     counted = Counted(cell, *_SHOWN[place & _MEASURE_MASK])
                     result.counted[counted] = result.counted.get(counted, 0) + count
         return self._results
@@ -287,7 +285,7 @@ class Commit:
                     repeats["same_outcome"] = repeats.get("same_outcome", 0) + 1
                 else:
                     self._count_bounce(index, cell, rank, event, recent)
-                after = one if after is None else merge(after, one, self._cell_by_id)
+                after = one if after is None else merge(after, one, self._cells.names)
             if after is None or after == before:
                 continue
             if before is not None:
@@ -343,9 +341,13 @@ class Commit:
             for place, count in tally.items():
                 totals[place] = totals.get(place, 0) + count
         sums: dict[tuple[int, int, int], int] = {}
+        moved = self._cells.moved
         for place, count in totals.items():
             if count:
                 minute, rest = (place >> _MINUTE_SHIFT) * MINUTE, place & 0xFFFFFFFF
+                # What counted under a name of before counts there no more.
+                cell = rest >> _CELL_SHIFT
+                rest = moved.get(cell, cell) << _CELL_SHIFT | rest & _MEASURE_MASK
                 for width in ROLLUP_AGE:
                     where = (width, minute - minute % width, rest)
                     sums[where] = sums.get(where, 0) + count

@@ -33,6 +33,7 @@ REFUSED_REASONS = ("too_old", "in_future")
 TEST_REASONS = ("vendor", "seed", "own_domain")
 QUARANTINE_REASONS = ("unreadable", "malformed_items")
 NOTIFICATION_OUTCOMES = ("sent", "failed", "rejected")
+MAILBOX_LOOKUP_OUTCOMES = ("listed", "other", "failed", "given_up")
 INCIDENT_STATES = ("open", "closing")
 
 
@@ -117,6 +118,13 @@ LOCAL = (
     ),
     Metric("dns_resolver_restarts_total", "counter", (), "Times the resolver's engine hung and was started anew."),
     Metric("dns_looks_late_seconds", "gauge", (), "By how much the next DNS check in turn is overdue."),
+    Metric(
+        "mailbox_lookups_total",
+        "counter",
+        ("outcome",),
+        "Lookups of recipient domains' MX by what they told of the mailbox provider.",
+    ),
+    Metric("mailbox_lookups_waiting", "gauge", (), "Recipient domains that wait for a lookup of their MX."),
     Metric(
         "alertmanager_notifications_total",
         "counter",

@@ -17,6 +17,7 @@ from agent.ledger.base import Applied, Counted
 from agent.views.catalogue import (
     CATALOGUE,
     DUPLICATE_REASONS,
+    MAILBOX_LOOKUP_OUTCOMES,
     NOTIFICATION_OUTCOMES,
     OTHER,
     PREFIX,
@@ -69,6 +70,7 @@ class Metrics:
                 "quarantined_requests_total",
                 "dns_queries_total",
                 "dns_second_opinions_total",
+                "mailbox_lookups_total",
                 "alertmanager_notifications_total",
             )
         }
@@ -83,6 +85,7 @@ class Metrics:
         self._dns_restarts = self._counter("dns_resolver_restarts_total")
         self._dns_late = self._gauge("dns_looks_late_seconds")
         self._dns_healthy = self._gauge("dns_resolver_healthy")
+        self._mailboxes = self._gauge("mailbox_lookups_waiting")
         self._lag = self._histogram("event_loop_lag_seconds")
         self._gauge("build_info").labels(version, revision, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
@@ -91,6 +94,8 @@ class Metrics:
             self._counted("dns_queries_total", (outcome.value,))
         for weight in Weight:
             self._counted("dns_second_opinions_total", (weight.value,))
+        for name in MAILBOX_LOOKUP_OUTCOMES:
+            self._counted("mailbox_lookups_total", (name,))
         self._counted("webhook_requests_total", (UNKNOWN_SOURCE, "unknown_source"))
 
     def declare_source(self, name: str, provider: str) -> None:
@@ -174,6 +179,14 @@ class Metrics:
     def dns_late(self, seconds: float) -> None:
         """By how much DNS checks are overdue."""
         self._dns_late.set(seconds)
+
+    def mailbox_lookup(self, outcome: str) -> None:
+        """One lookup of a recipient domain's MX; ``outcome`` is one of ``MAILBOX_LOOKUP_OUTCOMES``."""
+        self._counted("mailbox_lookups_total", (outcome,)).inc()
+
+    def mailboxes_waiting(self, domains: int) -> None:
+        """Recipient domains that wait for a lookup."""
+        self._mailboxes.set(domains)
 
     def commit(self, seconds: float, events: int) -> None:
         """One durable transaction of the ledger."""

@@ -175,9 +175,9 @@ def test_processes_that_start_at_once_agree_on_the_key(tmp_path: Path) -> None:
 # Death and company. What must come out is what the slow model says of the very same traffic.
 
 
-def _writer(path: Path, seed: str, what: str) -> subprocess.Popen[str]:
+def _writer(path: Path, seed: str, *what: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.ledger.writer", str(path), seed, what], cwd=ROOT, text=True,
+        [sys.executable, "-m", "tests.ledger.writer", str(path), seed, *what], cwd=ROOT, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -192,8 +192,12 @@ def _expected() -> dict[object, int]:
     return dict(expected(reports([batch for commit in commits() for batch in commit])))
 
 
-async def test_killed_between_any_two_statements_every_count_is_exact(path: Path) -> None:
-    kills = await asyncio.to_thread(lambda: _end(_writer(path, "1", "dying")))
+RELABELLED = pytest.mark.parametrize("relabelled", [(), ("relabelled",)], ids=["known", "relabelled"])
+
+
+@RELABELLED
+async def test_killed_between_any_two_statements_every_count_is_exact(path: Path, relabelled: tuple[str, ...]) -> None:
+    kills = await asyncio.to_thread(lambda: _end(_writer(path, "1", "dying", *relabelled)))
     assert kills > 45, "every place at the beginning of a commit was tried"
     ledger = SqliteLedger(path, KEY)
     assert await _counts(ledger) == _expected()
@@ -203,8 +207,9 @@ async def test_killed_between_any_two_statements_every_count_is_exact(path: Path
     db.close()
 
 
-async def test_two_processes_in_a_storm_of_duplicates_count_once(path: Path) -> None:
-    both = [_writer(path, seed, "storm") for seed in ("1", "2")]
+@RELABELLED
+async def test_two_processes_in_a_storm_of_duplicates_count_once(path: Path, relabelled: tuple[str, ...]) -> None:
+    both = [_writer(path, seed, "storm", *relabelled) for seed in ("1", "2")]
     _start_at_once(both)
     first = [await asyncio.to_thread(_end, process) for process in both]
     assert min(first) > 0, "they never met"

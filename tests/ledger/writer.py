@@ -2,10 +2,12 @@
 
     python -m tests.ledger.writer FILE SEED storm
     python -m tests.ledger.writer FILE SEED dying
+    python -m tests.ledger.writer FILE SEED storm|dying relabelled
 
 ``storm`` prints an empty line when it is ready and waits for one; then it applies every commit three times, in an order
 of its own, and prints how many events it was the first to count. ``dying`` is killed before its nth statement, then
-again after its restart, and so on until all is counted; it prints how often.
+again after its restart, and so on until all is counted; it prints how often. ``relabelled``: nobody knows the mailbox
+providers when the events come, and they become known in between, again and again.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import random
 import signal
 import sys
 from pathlib import Path
+
+import msgspec
 
 from agent.ledger.base import Batch
 from agent.ledger.sqlite import SqliteLedger
@@ -32,22 +36,49 @@ def commits() -> list[list[Batch]]:
     return split(rng, batches, True)
 
 
-async def storm(path: Path, rng: random.Random) -> int:
+Work = list[Batch] | dict[str, str]
+
+
+def pending(work: list[list[Batch]]) -> list[Work]:
+    """The same traffic to domains that wait for their MX, and what is found out about them in between and at last."""
+    rng, found = random.Random(2), {}
+    out: list[Work] = []
+    for commit in work:
+        batches = []
+        for batch in commit:
+            cells = [c._replace(mailbox_provider=f"?{c.mailbox_provider}.example") for c in batch.cells]
+            found |= {f"{c.mailbox_provider}.example": c.mailbox_provider for c in batch.cells}
+            batches.append(msgspec.structs.replace(batch, cells=cells))
+        out.append(batches)
+        out.append(dict(rng.sample(sorted(found.items()), rng.randint(1, len(found)))))
+    return [*out, found]
+
+
+async def do(ledger: SqliteLedger, work: Work) -> int:
+    """Events counted for the first time."""
+    if isinstance(work, dict):
+        await ledger.relabel(work, NOW)
+        return 0
+    return sum(sum(result.counted.values()) for result in await ledger.apply(work, NOW))
+
+
+async def storm(path: Path, rng: random.Random, everything: list[Work]) -> int:
     """Events that this process was the first to count."""
-    work = commits() * 3
+    work = everything * 3
     rng.shuffle(work)
+    work.append(everything[-1])
     ledger = SqliteLedger(path, KEY)
     print(flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     first = 0
-    for commit in work:
+    for one in work:
         await asyncio.sleep(rng.random() * 0.01)  # SQLite's lock is not fair: this lets the other one in.
-        first += sum(sum(result.counted.values()) for result in await ledger.apply(commit, NOW))
+        first += await do(ledger, one)
     await ledger.close()
     return first
 
 
-async def _until_killed(path: Path, work: list[list[Batch]], acknowledge: int, statements: int) -> None:
+async def _until_killed(path: Path, work: list[Work], acknowledge: int, statements: int) -> None:
     left = statements
 
     def before_statement(_: str) -> None:
@@ -58,16 +89,15 @@ async def _until_killed(path: Path, work: list[list[Batch]], acknowledge: int, s
 
     ledger = SqliteLedger(path, KEY)
     ledger._writer.set_trace_callback(before_statement)
-    for commit in work:
-        await ledger.apply(commit, NOW)
+    for one in work:
+        await do(ledger, one)
         os.write(acknowledge, b".")
     # No close: the end of the work is one more moment to die in.
     os._exit(0)
 
 
-def dying(path: Path, rng: random.Random) -> int:
+def dying(path: Path, rng: random.Random, work: list[Work]) -> int:
     """How often it was killed until everything was acknowledged."""
-    work = commits()
     done = kills = 0
     while done < len(work):
         acknowledged, acknowledge = os.pipe()
@@ -89,7 +119,8 @@ def dying(path: Path, rng: random.Random) -> int:
 
 def main() -> None:
     path, rng = Path(sys.argv[1]), random.Random(sys.argv[2])
-    print(asyncio.run(storm(path, rng)) if sys.argv[3] == "storm" else dying(path, rng))
+    work: list[Work] = pending(commits()) if sys.argv[4:] else list(commits())
+    print(asyncio.run(storm(path, rng, work)) if sys.argv[3] == "storm" else dying(path, rng, work))
 
 
 if __name__ == "__main__":

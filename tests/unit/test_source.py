@@ -280,3 +280,33 @@ def test_test_traffic_grows_the_cache_no_further(monkeypatch: pytest.MonkeyPatch
         provider.parsed.append(event(recipient=f"x@plain{i}.test"))
         assert source.read(request()).tests == {"seed": 2}
         assert len(source._cells) + len(source._places) <= 50
+
+
+def test_a_domain_that_waits_is_asked_for_once_a_batch_and_again_in_the_next() -> None:
+    known: dict[str, str] = {}
+    asked: list[str] = []
+
+    def mailbox(domain: str) -> str:
+        asked.append(domain)
+        return known.get(domain, f"?{domain}")
+
+    said = [event(recipient=f"{i}@example.net") for i in range(3)]
+    source = Source("main", "sendgrid", Fixed(*said), {"token": "t"}, mailbox=mailbox)
+    assert {c.mailbox_provider for c in source.read(request()).batch.cells} == {"?example.net"}
+    assert asked == ["example.net"]
+    known["example.net"] = "zoho"
+    for _ in range(2):
+        assert {c.mailbox_provider for c in source.read(request()).batch.cells} == {"zoho"}
+    assert asked == ["example.net"] * 2
+
+
+def test_a_known_mailbox_provider_is_asked_for_again_every_hour() -> None:
+    names = iter(["zoho", "gmail"])
+    source = Source("main", "sendgrid", Fixed(event()), {"token": "t"}, mailbox=lambda _: next(names))
+
+    def label(at: float) -> str:
+        (cell,) = source.read(WebhookRequest("POST", "/webhooks/main", "", {}, b"", at)).batch.cells
+        return cell.mailbox_provider
+
+    hour = NOW // 3600 * 3600
+    assert [label(hour), label(hour + 3599), label(hour + 3600)] == ["zoho", "zoho", "gmail"]
