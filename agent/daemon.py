@@ -31,9 +31,11 @@ from agent.dns.history import History, Known
 from agent.dns.resolver import Resolver
 from agent.dns.watch import Watch
 from agent.events import mask_addresses
+from agent.fetch import fetch
 from agent.intake.gate import Gate
 from agent.intake.http import Intake
 from agent.intake.mailboxes import Mailboxes, by_name
+from agent.intake.outgoing import Get
 from agent.intake.source import Source
 from agent.ledger.base import DAY, HOUR, MINUTE, Ledger, RecentBounce, SourceState, StoreUnavailable
 from agent.ledger.process import ProcessLedger
@@ -103,7 +105,15 @@ def suspects(settings: Settings) -> list[Suspect]:
 class Daemon:
     """The running agent. ``run`` ends after ``stop`` (or SIGTERM, SIGINT) once everything taken is committed."""
 
-    def __init__(self, settings: Settings, *, demo: bool = False, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        demo: bool = False,
+        clock: Callable[[], float] = time.time,
+        get: Get = fetch,
+    ) -> None:
+        """``get`` is how URLs that vendors name are fetched: on the Internet, unless a test has one of its own."""
         self._settings = settings
         self._demo = demo
         self._clock = clock
@@ -134,7 +144,7 @@ class Daemon:
         self._mailboxes = Mailboxes(self._resolver.ask, self.ledger, self.metrics, clock=clock)
         self._intake = Intake(
             build_sources(settings, self.ledger, self._mailboxes.label), self._gate, self.ledger, self.metrics,
-            max_body_bytes=settings.listen.max_body_bytes, clock=clock,
+            max_body_bytes=settings.listen.max_body_bytes, clock=clock, get=get,
         )  # fmt: skip
         self._notifier = Notifier(
             [Endpoint(a.url, _reveal(a.token), a.username or "", _reveal(a.password)) for a in settings.alertmanagers],

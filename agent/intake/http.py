@@ -17,10 +17,20 @@ import structlog
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from agent.fetch import fetch
 from agent.intake.gate import Gate, Overloaded
+from agent.intake.outgoing import Certificates, Confirmations, Get
 from agent.intake.source import Prepared, Source
 from agent.ledger.base import Applied, Ledger, StoreUnavailable
-from agent.providers import AuthenticationError, ParseError, WebhookRequest
+from agent.providers import (
+    AuthenticationError,
+    CertificateNeeded,
+    Confirm,
+    Ended,
+    ParseError,
+    Reply,
+    WebhookRequest,
+)
 
 PREFIX = "/webhooks/"
 UNKNOWN = "unknown"
@@ -90,13 +100,17 @@ class Intake:
         *,
         max_body_bytes: int,
         clock: Callable[[], float] = time.time,
+        get: Get = fetch,
     ) -> None:
+        """``get`` is how URLs that vendors name are fetched."""
         self._sources = sources
         self._gate = gate
         self._ledger = ledger
         self._metrics = metrics
         self._max_body = max_body_bytes
         self._clock = clock
+        self._certificates = Certificates(get, clock)
+        self._confirmations = Confirmations(get)
         self._in_flight = 0
         self._parser = ThreadPoolExecutor(1, "intake-parser")
         self.doors = {name: Door() for name in sources}
@@ -116,7 +130,9 @@ class Intake:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Stop the parser thread."""
+        """Stop the parser thread and give up what is asked of vendors."""
+        self._certificates.close()
+        self._confirmations.close()
         self._parser.shutdown(wait=False, cancel_futures=True)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
@@ -134,11 +150,13 @@ class Intake:
             by_get = request.method == "GET" and source.is_report(query)
             if request.method in ("GET", "HEAD") and not by_get:
                 outcome, response = "probe", web.Response()
+            elif request.method == "OPTIONS" and (allowed := _options(source, request)) is not None:
+                outcome, response = "probe", web.Response(headers=allowed)
             elif request.method != "POST" and not by_get:
                 raise _Refusal(405, "invalid", "only POST is taken here", {"Allow": "GET, HEAD, POST"})
             else:
-                outcome = await self._take(source, request, path, query)
-                response = web.Response()
+                outcome, reply = await self._take(source, request, path, query)
+                response = web.Response(body=reply.body, content_type=reply.content_type) if reply else web.Response()
         except _Refusal as e:
             outcome = e.outcome
             response = web.Response(status=e.status, text=e.text + "\n", headers=e.headers)
@@ -152,7 +170,7 @@ class Intake:
         self._metrics.request(name, outcome, time.perf_counter() - start)
         return response
 
-    async def _take(self, source: Source, request: web.BaseRequest, path: str, query: str) -> str:
+    async def _take(self, source: Source, request: web.BaseRequest, path: str, query: str) -> tuple[str, Reply | None]:
         length = request.content_length or 0
         if length > self._max_body:
             raise self._too_large()
@@ -217,14 +235,17 @@ class Intake:
     def _too_large(self) -> _Refusal:
         return _Refusal(413, "too_large", f"the body is larger than {self._max_body} bytes")
 
-    async def _process(self, source: Source, webhook: WebhookRequest) -> str:
+    async def _process(self, source: Source, webhook: WebhookRequest) -> tuple[str, Reply | None]:
         try:
             prepared = await self._prepare(source, webhook)
+        except CertificateNeeded as e:
+            # Never a 4xx, which Amazon SNS takes for an answer.
+            raise _Refusal(503, "no_certificate", str(e), _BUSY) from None
         except AuthenticationError as e:
             raise _Refusal(401, "unauthorized", str(e), {"WWW-Authenticate": 'Basic realm="webhooks"'}) from None
         except ParseError as e:
             await self._quarantine(source, webhook, "unreadable", str(e))
-            return "quarantined"
+            return "quarantined", None
         try:
             result = await self._gate.submit(prepared.batch)
         except Overloaded:
@@ -240,10 +261,26 @@ class Intake:
             total = prepared.malformed + len(prepared.batch.events) + sum(prepared.tests.values())
             why = f"{prepared.malformed} of {total} items cannot be read"
             await self._quarantine(source, webhook, "malformed_items", why)
-            return "quarantined"
-        return "accepted"
+            return "quarantined", None
+        match source.follow_up(webhook):
+            case Reply() as reply:
+                return "accepted", reply
+            case Confirm(url=url):
+                self._confirmations.begin(source.name, url)
+            case Ended():
+                self._note(source.name, "ended", "the vendor has ended the subscription")
+        return "accepted", None
 
     async def _prepare(self, source: Source, webhook: WebhookRequest) -> Prepared:
+        try:
+            return await self._prepare_once(source, webhook)
+        except CertificateNeeded as e:
+            if not await self._certificates.obtain(e.url):
+                raise
+        source.trust(self._certificates.known)
+        return await self._prepare_once(source, webhook)
+
+    async def _prepare_once(self, source: Source, webhook: WebhookRequest) -> Prepared:
         if len(webhook.body) <= INLINE_BYTES:
             return source.prepare(webhook)
         return await asyncio.get_running_loop().run_in_executor(self._parser, source.prepare, webhook)
@@ -264,13 +301,17 @@ class Intake:
         """Keep an error for people, and log it unless the same was logged a moment ago: no stranger fills the log."""
         door, now = self.doors[name], self._clock()
         quarantined = outcome == "quarantined"  # Their reasons have numbers in them.
+        happened = {"quarantined": "webhook.quarantined", "ended": "subscription.ended"}.get(outcome, "webhook.refused")
         if not 0 <= now - door.logged_at.get(outcome if quarantined else why, -LOG_EVERY) < LOG_EVERY:
             door.logged_at[outcome if quarantined else why] = now
-            log.warning("webhook.quarantined" if quarantined else "webhook.refused",
-                        source=name, outcome=outcome, reason=why)  # fmt: skip
+            log.warning(happened, source=name, outcome=outcome, reason=why)
         door.last_error, door.last_error_at = why, now
         if outcome == "unauthorized":
             door.unauthorized_at = door.last_error_at
+
+
+def _options(source: Source, request: web.BaseRequest) -> dict[str, str] | None:
+    return source.answer_options({name.lower(): value for name, value in request.headers.items()})
 
 
 def unpack(packed: bytes, limit: int) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 from agent.events import Event
 from agent.ledger.base import Batch, Cell
 from agent.mailbox import PENDING, mailbox_provider
-from agent.providers import Credentials, Parsed, Provider, WebhookRequest
+from agent.providers import Confirm, Credentials, Ended, Parsed, Provider, Reply, WebhookRequest
 
 OTHER_DOMAIN = "other"
 # Distinct (sending domain, tags, recipient domain) combinations remembered; payloads choose them, so there is an end.
@@ -95,6 +95,13 @@ class Source:
         self._credentials = credentials
         # Whether a GET with such a query is a report; where the provider does not say, all are probes.
         self.is_report: Callable[[str], bool] = getattr(provider, "is_report", lambda query: False)
+        # The handshakes of those that shake hands, as ``Provider`` describes them.
+        self.follow_up: Callable[[WebhookRequest], Confirm | Ended | Reply | None] = getattr(
+            provider, "follow_up", lambda request: None
+        )
+        self.answer_options: Callable[[Mapping[str, str]], dict[str, str] | None] = getattr(
+            provider, "answer_options", lambda headers: None
+        )
         self._domain = domain or OTHER_DOMAIN
         self._stream = stream
         self._streams = frozenset(streams)
@@ -110,6 +117,10 @@ class Source:
         self._places: dict[_Key, _Place] = {}
         self._pending: list[_Key] = []  # remembered for one batch, no longer
         self._hour = 0.0
+
+    def trust(self, certificates: Mapping[str, str]) -> None:
+        """From now on these certificates (by URL, a mapping that may change) are at hand for ``authenticate``."""
+        self._credentials = {**self._credentials, "certificates": certificates}
 
     def prepare(self, request: WebhookRequest) -> Prepared:
         """Authenticate, parse and label. Raises ``AuthenticationError`` or ``ParseError``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.providers import (
+    azure,
     brevo,
     elastic_email,
     generic,
@@ -15,15 +16,29 @@ from agent.providers import (
     postal,
     postmark,
     resend,
+    scaleway,
     sendgrid,
+    ses,
     smtp2go,
     sparkpost,
     unisender_go,
     zeptomail,
 )
-from agent.providers.base import AuthenticationError, Credentials, Parsed, ParseError, Provider, WebhookRequest
+from agent.providers.base import (
+    AuthenticationError,
+    CertificateNeeded,
+    Confirm,
+    Credentials,
+    Ended,
+    Parsed,
+    ParseError,
+    Provider,
+    Reply,
+    WebhookRequest,
+)
 
 PROVIDERS: dict[str, Provider] = {
+    "azure": azure,
     "brevo": brevo,
     "elastic_email": elastic_email,
     "generic": generic,
@@ -36,11 +51,25 @@ PROVIDERS: dict[str, Provider] = {
     "mandrill": mandrill,
     "postal": postal,
     "resend": resend,
+    "scaleway": scaleway,
     "sendgrid": sendgrid,
+    "ses": ses,
     "smtp2go": smtp2go,
     "sparkpost": sparkpost,
     "unisender_go": unisender_go,
     "zeptomail": zeptomail,
 }
 
-__all__ = ["PROVIDERS", "AuthenticationError", "Credentials", "ParseError", "Parsed", "Provider", "WebhookRequest"]
+__all__ = [
+    "PROVIDERS",
+    "AuthenticationError",
+    "CertificateNeeded",
+    "Confirm",
+    "Credentials",
+    "Ended",
+    "ParseError",
+    "Parsed",
+    "Provider",
+    "Reply",
+    "WebhookRequest",
+]

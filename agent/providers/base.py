@@ -30,6 +30,15 @@ class AuthenticationError(Exception):
     """The request is not provably the ESP's. ``args[0]`` is a short reason without any secret: safe to log."""
 
 
+class CertificateNeeded(AuthenticationError):
+    """All is as it should be but the signature, which only the certificate at ``url`` could prove. ``url`` has been
+    checked to be the vendor's own; nothing else about the request has been proved."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__("the signing certificate is not at hand")
+        self.url = url
+
+
 class ParseError(Exception):
     """The body as a whole cannot be read (not JSON, wrong top-level type). ``args[0]`` never quotes the body."""
 
@@ -70,6 +79,24 @@ class Parsed(list[Event]):
         self.malformed = malformed
 
 
+class Confirm(msgspec.Struct, frozen=True):
+    """A subscription is to be confirmed by a GET of ``url``, which holds a secret and has been checked to be the
+    vendor's own."""
+
+    url: str
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The vendor says that the subscription has ended: nothing more will come."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """The request is to be answered 200 with ``body``."""
+
+    body: bytes
+    content_type: str
+
+
 class Provider(Protocol):
     """What ``PROVIDERS`` maps a provider id to (modules satisfy it)."""
 
@@ -87,12 +114,20 @@ class Provider(Protocol):
         the value itself; ``None`` when all can. For settings; ``authenticate`` does without it."""
 
     def authenticate(self, request: WebhookRequest, credentials: Credentials) -> None:
-        """Raise ``AuthenticationError`` unless one of the configured ways proves the request. Raises nothing else."""
+        """Raise ``AuthenticationError`` unless one of the configured ways proves the request. Raises nothing else.
+
+        A vendor that signs with certificates has ``CertificateNeeded`` raised for one that is not among
+        ``certificates``: a mapping from its URL to the certificate (PEM), or the text(s) of pinned ones."""
 
     def parse(self, request: WebhookRequest) -> Parsed:
         """All events of the request. Unknown event names become ``other``; an unreadable item is counted in
         ``malformed`` and does not hurt its neighbours. Raises ``ParseError``, and nothing else, when there is
-        nothing to read at all."""
+        nothing to read at all. A handshake has no events."""
+
+    # Vendors that shake hands have one or both of these beside it, as functions of the module:
+    # ``follow_up(request) -> Confirm | Ended | Reply | None``: what an authentic request asks for beside being counted.
+    # ``answer_options(headers) -> dict[str, str] | None``: the headers that answer an OPTIONS request, given its own
+    # (lower-case names); ``None`` when it is not the vendor's.
 
 
 def secrets(credentials: Credentials, name: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.simulate import (
+    azure,
     brevo,
     elastic_email,
     generic,
@@ -15,7 +16,9 @@ from agent.simulate import (
     postal,
     postmark,
     resend,
+    scaleway,
     sendgrid,
+    ses,
     smtp2go,
     sparkpost,
     unisender_go,
@@ -25,6 +28,7 @@ from agent.simulate.base import KeyPair, Request, Simulator
 from agent.simulate.traffic import Item, Place, Scenario, Traffic, Truth, Voice
 
 SIMULATORS: dict[str, Simulator] = {
+    "azure": azure,
     "brevo": brevo,
     "elastic_email": elastic_email,
     "generic": generic,
@@ -37,7 +41,9 @@ SIMULATORS: dict[str, Simulator] = {
     "mandrill": mandrill,
     "postal": postal,
     "resend": resend,
+    "scaleway": scaleway,
     "sendgrid": sendgrid,
+    "ses": ses,
     "smtp2go": smtp2go,
     "sparkpost": sparkpost,
     "unisender_go": unisender_go,

@@ -94,6 +94,7 @@ class Voice(msgspec.Struct, frozen=True):
     silent: frozenset[Kind] = frozenset()
     classes: Mapping[BounceClass, BounceClass] = {}
     async_class: BounceClass = BounceClass.HARD
+    names_stream: bool = True
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -229,7 +230,8 @@ class Traffic:
         mailbox = mailbox_provider(item.recipient.rpartition("@")[2])
         if not self._has_message_id(item):
             return Place("", "", mailbox)
-        return Place(item.domain if item.kind in self._voice.names_domain else "", item.stream, mailbox)
+        stream = item.stream if self._voice.names_stream else ""
+        return Place(item.domain if item.kind in self._voice.names_domain else "", stream, mailbox)
 
     def _fate(self, message: int, at: int) -> list[Item]:
         """Every report of one message in order of time, the future included."""

@@ -113,7 +113,47 @@ def _mandrill(*items: object) -> bytes:
     return packed("mandrill", _json(items))
 
 
+_SES_MAIL = {"messageId": "m1", "timestamp": "2023-11-14T22:13:00.000Z", "destination": ["r@example.com"]}
+_SES = {
+    "eventType": "Delivery",
+    "mail": _SES_MAIL,
+    "delivery": {"timestamp": "2023-11-14T22:13:20.000Z", "recipients": ["r@example.com"]},
+}
+
+_SCALEWAY = {
+    "id": "e1",
+    "type": "email_delivered",
+    "created_at": "2023-11-14T22:13:20Z",
+    "email_id": "m1",
+    "email_to": "r@example.com",
+}
+_AZURE_DATA = {
+    "recipient": "r@example.com",
+    "messageId": "m1",
+    "status": "Delivered",
+    "deliveryAttemptTimeStamp": "2023-11-14T22:13:20.0000000+00:00",
+}
+_AZURE = {"id": "e1", "eventType": "Microsoft.Communication.EmailDeliveryReportReceived", "data": _AZURE_DATA}
+
 CASES: dict[str, Case] = {
+    "scaleway": Case(
+        good=_json(_SCALEWAY),
+        unknown=_json(_SCALEWAY | {"type": "teleported"}),
+        bounce=_json(
+            _SCALEWAY | {"type": "email_dropped", "email_response_code": 550, "email_response_message": _TEXT}
+        ),
+        half_bad=None,
+        all_bad=_json({"type": "email_delivered"}),
+    ),
+    "azure": Case(
+        good=_json([_AZURE]),
+        unknown=_json([_AZURE | {"data": _AZURE_DATA | {"status": "teleported"}}]),
+        bounce=_json(
+            [_AZURE | {"data": _AZURE_DATA | {"status": "Bounced", "deliveryStatusDetails": {"statusMessage": _TEXT}}}]
+        ),
+        half_bad=_json([_AZURE, {"eventType": "Microsoft.Communication.EmailDeliveryReportReceived"}]),
+        all_bad=_json([{"id": "e1"}]),
+    ),
     "sendgrid": Case(
         good=_json([_SENDGRID]) + b"\r\n",
         unknown=_json([_SENDGRID | {"event": "teleported"}]),
@@ -152,6 +192,26 @@ CASES: dict[str, Case] = {
         ),
         half_bad=None,
         all_bad=_json({"type": "email.delivered"}),
+    ),
+    "ses": Case(
+        good=_json(_SES),
+        unknown=_json(_SES | {"eventType": "teleported"}),
+        bounce=_json(
+            {
+                "eventType": "Bounce",
+                "mail": _SES_MAIL,
+                "bounce": {
+                    "bounceType": "Permanent",
+                    "bounceSubType": "General",
+                    "timestamp": "2023-11-14T22:13:20.000Z",
+                    "bouncedRecipients": [
+                        {"emailAddress": "r@example.com", "status": "5.1.1", "diagnosticCode": f"smtp; {_TEXT}"}
+                    ],
+                },
+            }
+        ),
+        half_bad=None,
+        all_bad=_json({"eventType": "Delivery", "mail": {"messageId": "m1"}}),
     ),
     "sparkpost": Case(
         good=_json([{"msys": {"message_event": _SPARKPOST}}]),
