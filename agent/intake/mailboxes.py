@@ -58,7 +58,8 @@ def by_name(domain: str) -> str:
     """The mailbox provider of a recipient domain (lower case) as far as its name tells, else ``?domain``."""
     name = mailbox_provider(domain)
     # An address literal, a name that is not ASCII: there is nothing to ask for.
-    return PENDING + domain if name == OTHER and "." in domain and valid_name(domain) else name
+    asked = name == OTHER and "." in domain and "[" not in domain and valid_name(domain)
+    return PENDING + domain if asked else name
 
 
 class Mailboxes:
