@@ -13,7 +13,7 @@ from aiohttp import web
 
 from agent.views.metrics import Metrics
 from agent.views.state import State
-from agent.views.status import document, encode
+from agent.views.status import document, encode, sender_rules
 
 COOKIE = "mailvitals_page"
 STREAM_CLIENTS = 32
@@ -69,6 +69,7 @@ def create_app(
     app.router.add_get("/api/v1/status", views.status)
     app.router.add_get("/api/v1/stream", views.stream, allow_head=False)
     app.router.add_post("/api/v1/domains/{domain}/check", views.check)
+    app.router.add_get("/api/v1/domains/{domain}/sender-rules", views.sender_rules)
     return app
 
 
@@ -215,6 +216,13 @@ class _Views:
             body = encode(state)
             self._latest = (now, digest, body)
         return digest, body
+
+    async def sender_rules(self, request: web.Request) -> web.Response:
+        """What the large mailbox providers ask of a domain, worked out when somebody looks."""
+        try:
+            return _json(sender_rules(self._state(), request.match_info["domain"]))
+        except KeyError:
+            raise web.HTTPNotFound from None
 
     async def check(self, request: web.Request) -> web.Response:
         """Check a domain now. The header is one that a foreign page cannot send without being asked about it first."""

@@ -33,6 +33,7 @@ import msgspec
 from agent.bounce_rules import shipped
 from agent.classify import explain_again
 from agent.dns.checks.base import Verdict
+from agent.sender_rules import Assessment, assess
 from agent.views.state import State
 from agent.vitals.types import TargetVerdict
 
@@ -111,6 +112,18 @@ def _diagnosis(bounce: dict[str, Any]) -> dict[str, Any]:
     found = explain_again(bounce["reason"], bounce["smtp_code"], bounce["enhanced_code"])
     hints = shipped().hints
     return {"rule": found.rule, "says": found.says, "points_to": [hints[hint] for hint in found.points_to]}
+
+
+def sender_rules(state: State, domain: str) -> tuple[Assessment, ...]:
+    """What the large mailbox providers ask, held against all that is known of a configured domain. Raises
+    ``KeyError``."""
+    if domain not in state.domain_phases:
+        raise KeyError(domain)
+    return assess(
+        [watched.finding for watched in state.findings if watched.domain == domain],
+        state.snapshot.domains.get(domain) if state.snapshot else None,
+        [(bounce.cell[3], bounce.enhanced_code) for bounce in state.recent_bounces if bounce.cell[0] == domain],
+    )
 
 
 def encode(state: State) -> bytes:

@@ -70,6 +70,23 @@ async def test_what_a_reader_sees(tmp_path: Path) -> None:
         assert 'Publish "v=DMARC1; p=quarantine' in await tab.text()
 
 
+async def test_sender_rules_are_fetched_when_somebody_looks(tmp_path: Path) -> None:
+    box = Box(states.state())
+    async with page(tmp_path, box) as (tab, url):
+        await ready(tab, url)
+        assert "Postmaster Tools" not in await tab.text()
+        rules = "document.querySelector('details[data-rules=\"example.com\"]')"
+        await tab.run(f"{rules}.open = true")
+        await tab.wait(f"{rules}.textContent.includes('Postmaster Tools')")
+        assert "p=none is enough" in await tab.text()
+        box.change(
+            findings=(*box.state.findings, states.watched("example.com", Finding("mx", "", Verdict.OK, "r", "d")))
+        )
+        await tab.wait("document.querySelector('details[data-key=\"example.com mx \"]')")
+        await tab.wait(f"{rules}.textContent.includes('Postmaster Tools')")
+        assert tab.complaints == []
+
+
 async def test_the_verdict_is_where_the_bar_says(tmp_path: Path) -> None:
     """The limit and the interval are drawn at their places on the scale: 1 % of 3 % is a third."""
     async with page(tmp_path, Box(states.state())) as (tab, url):

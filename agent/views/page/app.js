@@ -1,5 +1,5 @@
 // Fetches the status document, follows it, and redraws the sections that changed.
-import { drawAbout, drawAlertmanagers, drawBounces, drawDomains, drawIncidents, drawOverall, drawSources, tick } from "./draw.js";
+import { drawAbout, drawAlertmanagers, drawBounces, drawDomains, drawIncidents, drawOverall, drawRules, drawSources, tick } from "./draw.js";
 
 const POLL = 10_000;
 const link = document.getElementById("link");
@@ -88,6 +88,19 @@ document.addEventListener("click", async (event) => {
   button.textContent = said;
   setTimeout(() => { button.textContent = "Check now"; button.disabled = false; }, 3000);
 });
+
+document.addEventListener("toggle", async (event) => {
+  const { rules } = event.target.dataset;
+  if (!rules || !event.target.open) return;
+  const place = event.target.querySelector("div");
+  try {
+    const response = await fetch(`api/v1/domains/${encodeURIComponent(rules)}/sender-rules`, { cache: "no-store" });
+    if (!response.ok) throw new Error(String(response.status));
+    place.replaceChildren(...drawRules(await response.json()));
+  } catch {
+    place.textContent = "Not to be had now.";
+  }
+}, true);
 
 document.addEventListener("change", (event) => {
   if (event.target.dataset.window) document.body.dataset.window = event.target.dataset.window;

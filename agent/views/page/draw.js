@@ -222,10 +222,18 @@ export function drawDomains({ domains, phases, named, findings }) {
             : [el("p", { class: "muted" }, "Waiting for the first evaluation.")])),
         !configured ? null : el("section", { class: "checks", "aria-label": `DNS checks of ${name}` },
           el("div", { class: "line" }, el("h3", {}, "DNS"), checks.length ? el("button", { type: "button", "data-check": name, "data-key": `check ${name}` }, "Check now") : null),
-          ...(checks.length ? checks.map(check) : [el("p", { class: "muted" }, "No check has come to a finding yet.")]))),
+          ...(checks.length ? checks.map(check) : [el("p", { class: "muted" }, "No check has come to a finding yet.")]),
+          el("details", { "data-key": `rules ${name}`, "data-rules": name }, el("summary", {}, "What Gmail, Yahoo, Outlook.com and iCloud ask"), el("div", {})))),
       vitals ? el("section", { "aria-label": `Parts of ${name}` }, el("div", { class: "line" }, el("h3", {}, "Where it comes from, where it goes"), windowChoice(name)),
         partsTable(name, vitals.parts, "24h"), partsTable(name, vitals.parts, "7d")) : null);
   });
+}
+
+export function drawRules(assessments) {
+  return assessments.map(({ name, source, verdict, items }) => el("div", { class: "rules" },
+    el("div", { class: "line" }, el("h4", {}, el("a", { href: source, rel: "noreferrer" }, name)), pill(verdict)),
+    el("ul", {}, ...items.map((item) => el("li", {}, pill(item.verdict), ` ${item.asks}${item.required ? "" : " (advice)"}`,
+      el("p", { class: "muted" }, item.proof))))));
 }
 
 export function drawIncidents(incidents) {

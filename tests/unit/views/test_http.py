@@ -217,3 +217,24 @@ async def test_a_check_on_demand(box: Box) -> None:
         answer = await running
         assert (answer.status, len(await answer.json())) == (200, len(states.findings()))
         assert (await client.post("/api/v1/domains/other.example/check", headers=proof)).status == 404
+
+
+async def test_sender_rules_of_a_configured_domain(box: Box) -> None:
+    domain = next(iter(box.state.domain_phases))
+    async with listener(box, TOKEN) as client:
+        path = f"/api/v1/domains/{domain}/sender-rules"
+        assert (await client.get(path)).status == 401
+        answer = await client.get(path, headers={"Authorization": f"Bearer {TOKEN}"})
+        assert answer.status == 200
+        rules = {r["provider"]: r for r in await answer.json()}
+        assert set(rules) == {"gmail", "yahoo", "microsoft", "apple"}
+        dmarc = next(i for i in rules["gmail"]["items"] if i["topic"] == "dmarc")
+        held = [w.finding for w in box.state.findings if w.domain == domain and w.finding.check == "dmarc"]
+        assert (dmarc["verdict"] != "unknown") == any(f.verdict != "unknown" for f in held)
+        other = await client.get(
+            "/api/v1/domains/nobody.test/sender-rules", headers={"Authorization": f"Bearer {TOKEN}"}
+        )
+        assert other.status == 404
+        box.change(snapshot=None, findings=())
+        early = await client.get(path, headers={"Authorization": f"Bearer {TOKEN}"})
+        assert {i["verdict"] for r in await early.json() for i in r["items"]} <= {"unknown", "fail"}
