@@ -36,6 +36,7 @@ from agent.intake.gate import Gate
 from agent.intake.http import Intake
 from agent.intake.mailboxes import Mailboxes, by_name
 from agent.intake.outgoing import Get
+from agent.intake.pulse import Pulse
 from agent.intake.source import Source
 from agent.ledger.base import DAY, HOUR, MINUTE, Ledger, RecentBounce, SourceState, StoreUnavailable
 from agent.ledger.process import ProcessLedger
@@ -52,6 +53,7 @@ from agent.vitals.types import Snapshot
 
 PRUNE_EVERY = 600.0  # seconds
 PROBE_EVERY = 5.0
+PULSE_EVERY = 60.0
 LAG_EVERY = 0.5
 STUCK_AFTER = 30.0  # seconds without a turn of the event loop: not alive
 RECENT_BOUNCES = 50  # shown
@@ -125,6 +127,7 @@ class Daemon:
         self._incidents: dict[str, Incident] = {}
         self._saved: dict[str, dict[str, bytes]] = {}
         self._source_states: dict[str, SourceState] = {}
+        self._pulse = Pulse((s.name for s in settings.sources), self._started_at)
         self._recent: tuple[RecentBounce, ...] = ()
         shipped()  # Reading them takes longer than any request may be held up.
         self._phases = settings.phases.in_force()
@@ -144,7 +147,7 @@ class Daemon:
         self._mailboxes = Mailboxes(self._resolver.ask, self.ledger, self.metrics, clock=clock)
         self._intake = Intake(
             build_sources(settings, self.ledger, self._mailboxes.label), self._gate, self.ledger, self.metrics,
-            max_body_bytes=settings.listen.max_body_bytes, clock=clock, get=get,
+            max_body_bytes=settings.listen.max_body_bytes, clock=clock, get=get, heard=self._pulse.heard,
         )  # fmt: skip
         self._notifier = Notifier(
             [Endpoint(a.url, _reveal(a.token), a.username or "", _reveal(a.password)) for a in settings.alertmanagers],
@@ -190,6 +193,7 @@ class Daemon:
                         ("probe", self._probe_for_ever()),
                         ("prune", self._prune_for_ever()),
                         ("lag", self._watch_loop_lag()),
+                        ("pulse", self._keep_pulse_for_ever()),
                         ("notifier", self._notifier.run()),
                     )
                 ]
@@ -228,6 +232,7 @@ class Daemon:
             # What opened or closed in the last moments is kept; Alertmanager is told nothing special.
             await self._save_incidents()
             await self._save_findings()
+            await self._save_pulse()
         except StoreUnavailable as e:
             log.error("shutdown.not_saved", error=str(e))
 
@@ -238,6 +243,7 @@ class Daemon:
         }
         self._incidents = {key: _incident.decode(body) for key, body in self._saved["incident"].items()}
         self._source_states = await self.ledger.sources()
+        self._pulse.restore(await self.ledger.load("rhythm"))
         restored = [_watched.decode(body) for body in self._saved["finding"].values()]
         if self._settings.domains:
             # The public suffix list takes tens of milliseconds to read: not on the loop, in the middle of a check.
@@ -372,6 +378,26 @@ class Daemon:
                 log.warning("prune.failed", error=str(e))
             await asyncio.sleep(PRUNE_EVERY)
 
+    async def _keep_pulse_for_ever(self) -> None:
+        saved = time.monotonic()
+        while True:
+            await asyncio.sleep(PROBE_EVERY)
+            now = self._clock()
+            self._pulse.listening(now, not (self._ready["store"] or self._ready["intake"]))
+            if time.monotonic() - saved < PULSE_EVERY:
+                continue
+            saved = time.monotonic()
+            for _ in self._pulse.judge(now):
+                await asyncio.sleep(0)
+            try:
+                await self._save_pulse()
+            except StoreUnavailable as e:
+                log.warning("rhythm.not_saved", error=str(e))
+
+    async def _save_pulse(self) -> None:
+        for name, body in self._pulse.changes(self._clock()):
+            await self.ledger.save("rhythm", {name: body})
+
     async def _watch_loop_lag(self) -> None:
         while True:
             due = time.monotonic() + LAG_EVERY
@@ -410,6 +436,7 @@ class Daemon:
         return SourceView(
             name, provider, domain, seen.last_received_at if seen else 0.0, seen.last_event_at if seen else 0.0,
             dict(door.requests), door.quarantined, door.last_error, door.last_error_at, dict(door.tests),
+            self._pulse.silence(name),
         )  # fmt: skip
 
     def _source_health(self) -> list[SourceHealth]:
@@ -420,6 +447,7 @@ class Daemon:
                 self._domain_phases.get(source.domain or "", ""),
                 seen.last_received_at if (seen := self._source_states.get(source.name)) else 0.0,
                 self._intake.doors[source.name].unauthorized_at,
+                self._pulse.silence(source.name),
             )
             for source in self._settings.sources
         ]

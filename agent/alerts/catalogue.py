@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 
 import msgspec
 
 from agent.alerts.types import Condition, Holds
 from agent.dns.checks.base import Finding, Verdict, Watched
+from agent.vitals.rhythm import Silence
 from agent.vitals.types import DomainVitals, Judgement, Rate, Snapshot, TargetVerdict
 
 
@@ -64,13 +66,15 @@ _ACCEPTANCE = "Deliverability is acceptance by the recipient's server; it says n
 
 class SourceHealth(msgspec.Struct, frozen=True):
     """A source's signs of life. Times are Unix seconds, 0 = never; ``domain`` and ``phase`` are ``""`` if it has
-    none. ``last_received_at`` is the newest accepted request, ``last_refused_at`` the newest unauthorised one."""
+    none. ``last_received_at`` is the newest accepted request, ``last_refused_at`` the newest unauthorised one,
+    ``silence`` the present one where the source has a rhythm to hold it against."""
 
     name: str
     domain: str
     phase: str
     last_received_at: float
     last_refused_at: float
+    silence: Silence | None = None
 
 
 def conditions(
@@ -214,20 +218,24 @@ def source_conditions(
 ) -> list[Condition]:
     """Conditions of the sources, at ``now`` in Unix seconds.
 
-    A source is silent when its last accepted request is older than ``silent_after`` seconds; one that never had any
-    is merely not set up yet. It is refused when an unauthorised request came later than ``silent_after`` ago and
-    after it none was accepted: one stranger's request beside good ones is no incident. The webhook's URL is public,
-    so this can be provoked on a source that is idle, and the severity is a warning.
+    A source is silent when its last accepted request is older than ``silent_after`` seconds, or sooner if by its own
+    rhythm it is missing; one that never had any is merely not set up yet. It is refused when an unauthorised request
+    came later than ``silent_after`` ago and after it none was accepted: one stranger's request beside good ones is no
+    incident. The webhook's URL is public, so this can be provoked on a source that is idle, and the severity is a
+    warning.
     """
     found = []
     for source in sources:
         labels = {"severity": "warning", "domain": source.domain, "phase": source.phase, "source": source.name}
         silence, since_refusal = now - source.last_received_at, now - source.last_refused_at
         heard = f"The last accepted webhook of {source.name} came {silence / 3600:.1f} h ago."
+        missing = source.silence is not None and source.silence.missing
+        if source.silence is not None:
+            heard += _expected(source.silence)
         found.append(
             _condition(
                 "MailSourceSilent",
-                Holds.YES if source.last_received_at and silence > silent_after else Holds.NO,
+                Holds.YES if missing or (source.last_received_at and silence > silent_after) else Holds.NO,
                 labels,
                 summary=f"Source {source.name} is silent",
                 description=heard if source.last_received_at else f"No webhook of {source.name} came yet.",
@@ -249,6 +257,15 @@ def source_conditions(
             )
         )
     return found
+
+
+def _expected(silence: Silence) -> str:
+    since = datetime.fromtimestamp(silence.since, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        f" By its rhythm of the last four weeks at least {silence.events:,.0f} events, in {silence.intervals:.0f} "
+        f"intervals of five minutes, are usual for the time since {since}; none came. Up to {silence.needed:.0f} such "
+        "intervals without a word can be chance."
+    )
 
 
 def _condition(

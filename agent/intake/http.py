@@ -101,8 +101,10 @@ class Intake:
         max_body_bytes: int,
         clock: Callable[[], float] = time.time,
         get: Get = fetch,
+        heard: Callable[[str, float, int], None] = lambda source, at, events: None,
     ) -> None:
-        """``get`` is how URLs that vendors name are fetched."""
+        """``get`` is how URLs that vendors name are fetched; ``heard`` is told the source, the time and the number of
+        events of each request that was counted."""
         self._sources = sources
         self._gate = gate
         self._ledger = ledger
@@ -111,6 +113,7 @@ class Intake:
         self._clock = clock
         self._certificates = Certificates(get, clock)
         self._confirmations = Confirmations(get)
+        self._heard = heard
         self._in_flight = 0
         self._parser = ThreadPoolExecutor(1, "intake-parser")
         self.doors = {name: Door() for name in sources}
@@ -253,6 +256,8 @@ class Intake:
         except StoreUnavailable:
             raise _Refusal(503, "unavailable", "the store cannot commit now", _BUSY) from None
         self._metrics.applied(source.name, result)
+        if prepared.batch.events or prepared.tests:
+            self._heard(source.name, webhook.received, len(prepared.batch.events))
         tests = self.doors[source.name].tests
         for reason, n in prepared.tests.items():
             self._metrics.tested(source.name, reason, n)

@@ -242,6 +242,13 @@ WHOLE = (
         whole=True,
     ),
     Metric(
+        "source_expected_events",
+        "gauge",
+        ("source",),
+        "Events that the source's own rhythm lets expect at least since it fell silent; 0 while it speaks.",
+        whole=True,
+    ),
+    Metric(
         "alertmanager_last_success_timestamp_seconds",
         "gauge",
         ("alertmanager",),

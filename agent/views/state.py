@@ -9,6 +9,7 @@ from agent.dns.changes import Change
 from agent.dns.checks.base import Watched
 from agent.ledger.base import RecentBounce
 from agent.vitals.phases import Phase
+from agent.vitals.rhythm import Silence
 from agent.vitals.types import Snapshot
 
 
@@ -16,7 +17,7 @@ class SourceView(msgspec.Struct, frozen=True):
     """A configured source and its last signs of life. Times are Unix seconds, 0 = never. ``requests`` by outcome
     (``accepted``, ``unauthorized``, ``quarantined``, ...) since the process started; ``test_events`` left
     out of the rates by reason, since then as well; ``last_error`` is a reason without secrets or addresses, ``""`` when
-    there was none."""
+    there was none; ``silence`` is the present one of an hour or more, where there is a rhythm to hold it against."""
 
     name: str
     provider: str
@@ -28,6 +29,7 @@ class SourceView(msgspec.Struct, frozen=True):
     last_error: str
     last_error_at: float
     test_events: dict[str, int] = msgspec.field(default_factory=dict)
+    silence: Silence | None = None
 
 
 class ListView(msgspec.Struct, frozen=True):

@@ -15,7 +15,8 @@ Fields are only ever added under ``api`` 1. Times are Unix seconds (0 = never), 
 - ``incidents``: ``state`` (``open``, ``closing``, ``resolved``), ``labels``, ``annotations``, ``starts_at``,
   ``cleared_at``, ``resolved_at``
 - ``sources``: ``name``, ``provider``, ``domain``, ``last_received_at``, ``last_event_at``, ``requests`` by outcome,
-  ``quarantined``, ``last_error``, ``last_error_at``, ``test_events`` by reason
+  ``quarantined``, ``last_error``, ``last_error_at``, ``test_events`` by reason, ``silence`` (null, or
+  ``since``, and ``events`` and ``intervals`` usual since then, ``needed``, ``missing``)
 - ``recent_bounces``: ``at``, ``source``, ``domain``, ``provider``, ``stream``, ``mailbox_provider``, ``bounce_class``,
   ``smtp_code``, ``enhanced_code``, ``reason``, and what the answer means by itself, whatever its vendor called it:
   ``rule`` (an id, ``""`` if nothing is known), ``says`` (the same in words), ``points_to`` (hints in words)

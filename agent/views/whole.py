@@ -184,6 +184,8 @@ def _add_signs_of_life(families: dict[str, GaugeMetricFamily], state: State) -> 
             families["source_last_event_timestamp_seconds"].add_metric([name], source.last_event_at)
         if source.last_received_at:
             families["source_last_received_timestamp_seconds"].add_metric([name], source.last_received_at)
+            expected = source.silence.events if source.silence else 0.0
+            families["source_expected_events"].add_metric([name], expected)
     for alertmanager in state.alertmanagers:
         if alertmanager.last_success_at:
             labels = [label_value(alertmanager.url)]

@@ -13,6 +13,7 @@ from agent.dns.checks.base import Finding, Verdict, Watched
 from agent.ledger.base import Cell, Row
 from agent.vitals.evaluate import evaluate
 from agent.vitals.phases import PHASES
+from agent.vitals.rhythm import Silence
 from agent.vitals.types import Judgement, Rate, Snapshot, TargetVerdict
 
 NOW = 1_750_000_123.0
@@ -204,6 +205,19 @@ def test_sources(received: float, refused: float, silent: Holds, refusing: Holds
     for c in found.values():
         assert c.labels["source"] == "main"
         assert (c.labels["severity"], c.labels["domain"], c.labels["phase"]) == ("warning", "example.com", "growth")
+
+
+@pytest.mark.parametrize("is_missing", [True, False])
+def test_a_source_is_silent_sooner_when_its_rhythm_says_so(is_missing: bool) -> None:
+    quiet = Silence(NOW - 3 * HOUR, 1234.5, 34.2, 20.0, is_missing)
+    health = SourceHealth("main", "example.com", "growth", NOW - 3 * HOUR, 0, quiet)
+    (found, _) = source_conditions([health], NOW, 24 * HOUR, BASE)
+    assert found.holds is (Holds.YES if is_missing else Holds.NO)
+    text = found.annotations["description"]
+    assert "3.0 h ago" in text
+    assert "1,234 events, in 34 intervals" in text
+    assert "2025-06-15 12:08 UTC" in text
+    assert "Up to 20 such" in text
 
 
 def test_labels_never_carry_a_value_or_a_time() -> None:
