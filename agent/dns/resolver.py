@@ -30,7 +30,7 @@ _CHANNELS = 32  # that may still have questions under way before new ones are ma
 _BACKOFF = (0.2, 0.6)  # seconds before another attempt: c-ares itself repeats a SERVFAIL at once
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./*")
 
-_BY_HAND = frozenset({"CAA", "DNSKEY", "DS", "HTTPS", "RRSIG", "SRV", "SVCB", "TLSA"})
+_BY_HAND = frozenset({"CAA", "DNSKEY", "DS", "HTTPS", "RRSIG", "SPF", "SRV", "SVCB", "TLSA"})
 _FINAL = (Outcome.MALFORMED, Outcome.LAME)  # asking the same server again would not help
 _PER_SERVER = 4  # questions under way to one server that is asked directly
 _DIRECT = 256  # and to all of them

@@ -139,7 +139,7 @@ def _read(question: Question, response: dns.message.Message, server: str, *, dir
 def record_text(rdata: Any) -> str:
     """A record as ``Answer.records`` has it."""
     match rdata.rdtype:
-        case dns.rdatatype.TXT:
+        case dns.rdatatype.TXT | dns.rdatatype.SPF:
             return b"".join(rdata.strings).decode("latin-1")
         case dns.rdatatype.MX:
             return f"{rdata.preference} {name_text(rdata.exchange)}."

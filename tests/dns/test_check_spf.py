@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from agent.dns.answer import Outcome
-from agent.dns.checks.base import Subject, Verdict
-from tests.dns.zone import Zone, findings, only, txt
+from agent.dns.answer import Answer, Outcome, Question
+from agent.dns.checks import CHECKS
+from agent.dns.checks.base import Subject, Verdict, drive
+from agent.dns.follow import run_check
+from agent.dns.resolver import Resolver
+from tests.dns.zone import Zone, answers, findings, only, txt
+from tests.servers.dns import dns_server
 
 NESTED: Zone = {
     "good.com": txt("v=spf1 ip4:198.51.100.0/24 -all"),
@@ -242,3 +248,26 @@ def test_the_cost_is_told_for_every_declared_address() -> None:
     assert "(0 lookups)" in first.detail
     assert "(1 lookups)" in second.detail
     assert "good.com" in second.detail
+
+
+def test_3_1_the_old_record_type_is_pointed_out_and_never_in_the_way() -> None:
+    record = "v=spf1 ip4:192.0.2.1 -all"
+    finding = only("spf", {"example.com": {"TXT": [record], "SPF": [record]}})
+    assert (finding.verdict, finding.reason) == (Verdict.WARN, "type_spf")
+    held = answers({"example.com": txt(record)})
+
+    def refusing(question: Question) -> Answer:
+        return Answer(question, Outcome.REFUSED) if question.type == "SPF" else held(question)
+
+    (kept,) = drive(CHECKS["spf"].plan(Subject("example.com")), refusing)
+    assert kept.verdict is Verdict.OK
+
+
+async def test_3_1_the_old_record_type_of_a_real_server(tmp_path: Path) -> None:
+    zone = '@ TXT "v=spf1 -all"\n@ SPF "v=spf1" " -all"\n'
+    with dns_server(tmp_path, {"example.test": zone}) as server:
+        resolver = Resolver([server.address], timeout=2.0)
+        assert (await resolver.ask(Question("example.test", "SPF"))).records == ("v=spf1 -all",)
+        (finding,) = await run_check(resolver, CHECKS["spf"], Subject("example.test"))
+        assert finding.reason == "type_spf"
+        await resolver.aclose()

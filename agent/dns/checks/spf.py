@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
 from agent.dns.answer import Answer, Outcome, Question
 from agent.dns.checks.base import Finding, Plan, Problem, Subject, Verdict, asked_once, conclude, lost
@@ -28,7 +28,7 @@ def _plan(subject: Subject, known: dict[Question, Answer]) -> Plan:
         problems, good = yield from _lint(domain, found[0], subject)
     else:
         problems, good = [_absent(answer, found, subject)], ""
-    problems += _sender_id(domain, answer)
+    problems += yield from _relics(domain, answer)
     findings = [
         conclude(
             "spf",
@@ -85,13 +85,21 @@ def _lint(domain: str, text: str, subject: Subject) -> _Linting:
     return problems, f"One valid SPF record that costs {below.lookups} of {LOOKUP_LIMIT} lookups and ends in {end}."
 
 
-def _sender_id(domain: str, answer: Answer) -> Iterator[Problem]:
-    old = [text for text in answer.records if text[:7].lower() == "spf2.0/"]
-    if old:
+def _relics(domain: str, answer: Answer) -> Generator[tuple[Question, ...], tuple[Answer, ...], list[Problem]]:
+    """Records of two dead ends that nobody reads any more. That they cannot be looked up says nothing."""
+    if not answer.outcome.definitive or answer.outcome is Outcome.NXDOMAIN:
+        return []
+    problems = []
+    if old := [text for text in answer.records if text[:7].lower() == "spf2.0/"]:
         detail = f"{domain} still publishes a Sender ID record ({old[0][:60]!r}), which nobody reads any more."
-        yield Problem(
-            Verdict.WARN, "sender_id", detail, f'Remove the record: {domain} TXT "{old[0][:500]}"', "RFC 6686"
-        )
+        advice = f'Remove the record: {domain} TXT "{old[0][:500]}"'
+        problems.append(Problem(Verdict.WARN, "sender_id", detail, advice, "RFC 6686 section 6"))
+    (typed,) = yield (Question(domain, "SPF"),)
+    if typed.outcome is Outcome.ANSWER and typed.records:
+        detail = f"{domain} still publishes a record of type SPF (99), which nobody reads any more."
+        advice = f"Remove the record of type SPF at {domain}; the TXT record is the one that counts."
+        problems.append(Problem(Verdict.WARN, "type_spf", detail, advice, "RFC 7208 section 3.1"))
+    return problems
 
 
 def _authorised(
