@@ -250,7 +250,7 @@ class Daemon:
             await asyncio.to_thread(registered_domain, self._settings.domains[0].name)
             self._watch = Watch(
                 self._resolver,
-                [_subject(d) for d in self._settings.domains],
+                [_subject(d, rdap=self._settings.dns.rdap) for d in self._settings.domains],
                 interval=self._settings.dns.interval,
                 min_interval=self._settings.dns.min_interval,
                 clock=self._clock,
@@ -262,7 +262,7 @@ class Daemon:
             )
             self._history = History(
                 self._resolver,
-                [_subject(d) for d in self._settings.domains],
+                [_subject(d, rdap=self._settings.dns.rdap) for d in self._settings.domains],
                 interval=self._settings.dns.interval,
                 clock=self._clock,
                 share=self._share,
@@ -517,7 +517,7 @@ async def _listen(runner: Any, address: str, name: str, addresses: dict[str, str
     addresses[name] = f"{host}:{bound.getsockname()[1]}"
 
 
-def _subject(domain: Domain) -> Subject:
+def _subject(domain: Domain, *, rdap: bool) -> Subject:
     """What the DNS checks are told of a configured domain."""
     return Subject(
         domain.name,
@@ -531,6 +531,7 @@ def _subject(domain: Domain) -> Subject:
             MailStream(s.name, s.provider, s.return_path or "", s.dkim_domain or "", s.selectors, s.ips)
             for s in domain.mail_streams
         ),
+        rdap=rdap,
     )
 
 

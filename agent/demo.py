@@ -58,12 +58,18 @@ def _records() -> dict[tuple[str, str], tuple[str, ...]]:
     """The demo's zones: ``news.example`` has no DKIM key and no DMARC policy, the others are in order."""
     key = generate_private_key(65537, 2048).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     dkim = f"v=DKIM1; k=rsa; p={b64encode(key).decode()}"
-    mail = {"MX": ("10 mx.shop.example.",), "A": ("192.0.2.80",)}
+    zone = {
+        "NS": ("ns1.shop.example.", "ns2.shop.example."),
+        "SOA": ("ns1.shop.example. dns.shop.example. 1 7200 900 1209600 3600",),
+    }
+    mail = {"MX": ("10 mx.shop.example.",), "A": ("192.0.2.80",), **zone}
     zones: dict[str, dict[str, tuple[str, ...]]] = {
         "shop.example": {"TXT": ("v=spf1 ip4:192.0.2.0/28 ~all",), **mail},
         "s1._domainkey.shop.example": {"TXT": (dkim,)},
         "_dmarc.shop.example": {"TXT": ("v=DMARC1; p=reject; rua=mailto:dmarc@shop.example",)},
         "mx.shop.example": {"A": ("192.0.2.25",)},
+        "ns1.shop.example": {"A": ("127.0.53.1",)},
+        "ns2.shop.example": {"A": ("127.0.54.1",)},
         "out.shop.example": {"A": ("192.0.2.1",)},
         "1.2.0.192.in-addr.arpa": {"PTR": ("out.shop.example.",)},
         "out.news.example": {"A": ("192.0.2.17",)},

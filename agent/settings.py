@@ -275,6 +275,10 @@ class Dns(_Model):
     mailbox_lookup: bool = Field(
         True, description="Look up whose mailboxes unknown recipient domains are, by their MX; `other` without it."
     )
+    rdap: bool = Field(
+        False,
+        description="Whether registries are asked, once a day through https://rdap.org, when `domains` expire.",
+    )
 
 
 class Alertmanager(_Model):

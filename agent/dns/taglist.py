@@ -33,3 +33,13 @@ def repeated(tags: list[tuple[str, str]]) -> list[str]:
     """Names that occur more than once, each once."""
     counts = Counter(name for name, _ in tags)
     return [name for name, n in counts.items() if n > 1]
+
+
+def lenient(text: str) -> dict[str, str]:
+    """The tags that can be read, the first of each name; for records whose readers ignore what they do not know."""
+    found: dict[str, str] = {}
+    for piece in text.split(";"):
+        name, equals, value = (part.strip(_SPACE) for part in piece.partition("="))
+        if equals and _NAME.fullmatch(name):
+            found.setdefault(name, value)
+    return found

@@ -99,6 +99,12 @@ async def test_all_checks_against_a_real_server(tmp_path: Path) -> None:
             ("spf", ""): "ok", ("spf", "192.0.2.1"): "ok", ("spf", "192.0.2.2"): "ip_not_authorised",
             ("dkim", "s1"): "key_missing", ("dmarc", ""): "policy_none", ("mx", ""): "ok",
                 ("ptr", "192.0.2.1"): "ok", ("ptr", "192.0.2.2"): "ptr_missing",
+                ("ns", ""): "ok", ("soa", ""): "soa_unusual",
+    ("mta_sts", ""): "sts_absent",
+    ("tls_rpt", ""): "rpt_absent",
+    ("dane", ""): "dane_absent",
+    ("dnssec", ""): "dnssec_absent",
+    ("bimi", ""): "bimi_absent",
         }  # fmt: skip
         assert worst(found) is Verdict.FAIL
         unknown = await check_domain(resolver, Subject("example.test"), confirm_after=0.1)

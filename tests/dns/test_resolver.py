@@ -12,7 +12,7 @@ import pytest
 
 from agent.dns.answer import Answer, Outcome, Question
 from agent.dns.checks import CHECKS
-from agent.dns.checks.base import Subject, Verdict
+from agent.dns.checks.base import MailStream, Subject, Verdict
 from agent.dns.follow import run_check
 from agent.dns.resolver import Resolver
 from agent.dns.spf import check_host
@@ -62,7 +62,7 @@ async def test_records_arrive_as_text(resolver: Resolver, server: DnsServer) -> 
     assert mx.mx() == [(10, "mx.example.test")]
     assert (await ask(resolver, "example.test", "A")).records == ("192.0.2.1",)
     assert (await ask(resolver, "example.test", "AAAA")).records == ("2001:db8::1",)
-    assert (await ask(resolver, "example.test", "NS")).records == ("ns.example.test",)
+    assert (await ask(resolver, "example.test", "NS")).records == ("ns.example.test", "ns2.example.test")
     assert (await ask(resolver, "example.test", "SOA")).records[0].split()[:3] == [
         "ns.example.test", "hostmaster.example.test", "1",
     ]  # fmt: skip
@@ -156,7 +156,10 @@ async def test_a_stopped_server_is_unreachable_and_a_check_is_unknown(tmp_path: 
         assert [f.verdict for f in await run_check(resolver, CHECKS["spf"], subject)] == [Verdict.OK]
         server.stop()
         assert (await ask(resolver, "example.test", "TXT")).outcome in (Outcome.UNREACHABLE, Outcome.TIMEOUT)
-        full = Subject("example.test", ("s1",), ("192.0.2.1",), link_domains=("click.example.test",), rdap=True)
+        full = Subject(
+            "example.test", ("s1",), ("192.0.2.1",), link_domains=("click.example.test",), rdap=True,
+            mail_streams=(MailStream("bulk", "sendgrid", "bounce.example.test", "", ("s1",)),),
+        )  # fmt: skip
         for check in CHECKS.values():
             assert {f.verdict for f in await run_check(resolver, check, full)} == {Verdict.UNKNOWN}
         assert (await check_host(resolver, ip="192.0.2.1", sender="a@example.test")).result == "temperror"

@@ -340,6 +340,13 @@ ALL_WELL = {
     ("dmarc", ""): "ok",
     ("mx", ""): "ok",
     ("ptr", "192.0.2.1"): "ok",
+    ("ns", ""): "ok",
+    ("soa", ""): "soa_unusual",
+    ("mta_sts", ""): "sts_absent",
+    ("tls_rpt", ""): "rpt_absent",
+    ("dane", ""): "dane_absent",
+    ("dnssec", ""): "dnssec_absent",
+    ("bimi", ""): "bimi_absent",
     ("spf", ""): "ok",
     ("spf", "192.0.2.1"): "ok",
 }

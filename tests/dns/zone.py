@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
 from agent.dns.answer import Answer, Outcome, Question
 from agent.dns.checks import CHECKS
 from agent.dns.checks.base import Finding, Subject, drive
+from agent.dns.page import Fetch, Page, failed
 
 # name -> type -> records, or an outcome for every question about the name
 Zone = Mapping[str, Mapping[str, Sequence[str]] | Outcome]
@@ -44,3 +47,25 @@ def only(check: str, zone: Zone, domain: str = "example.com") -> Finding:
     """The one finding of a check that has one."""
     (finding,) = findings(check, Subject(domain), zone)
     return finding
+
+
+def web(
+    zone: Zone, pages: Mapping[str, bytes | int | str], *, kind: str = "text/plain", at: float = 0.0, ttl: int = 300
+) -> Callable[[Question], Answer]:
+    """The DNS and the Web as dicts: a URL leads to a body, a status, or the reason why nothing came. Whatever name is
+    signed has a type ``AD`` in the zone."""
+    held = answers(zone, ttl)
+
+    def answer(question: Question) -> Answer:
+        if not isinstance(question, Fetch):
+            found = zone.get(question.name, {})
+            return msgspec.structs.replace(held(question), authentic=isinstance(found, Mapping) and "AD" in found)
+        said = pages.get(question.url, "dns")
+        if isinstance(said, str):
+            return msgspec.structs.replace(failed(question, said), at=at)
+        status, body = (said, b"") if isinstance(said, int) else (200, said)
+        if len(body) > question.limit:
+            return failed(question, "too_large")
+        return Page(question, Outcome.ANSWER, status=status, body=body, content_type=kind, at=at)
+
+    return answer

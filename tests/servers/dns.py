@@ -12,7 +12,10 @@ from pathlib import Path
 
 from tests.servers.base import free_port, program, running
 
-_HEAD = "$TTL {ttl}\n@ SOA ns.{name}. hostmaster.{name}. 1 3600 900 86400 {ttl}\n@ NS ns\nns A 127.0.0.1\n"
+_HEAD = (
+    "$TTL {ttl}\n@ SOA ns.{name}. hostmaster.{name}. 1 3600 900 86400 {ttl}\n"
+    "@ NS ns\n@ NS ns2\nns A 127.0.53.1\nns2 A 127.0.54.1\n"
+)
 
 
 class DnsServer:

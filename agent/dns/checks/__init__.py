@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
-from agent.dns.checks import alignment, dkim, dmarc, mx, ptr, spf
+from agent.dns.checks import (
+    alignment,
+    bimi,
+    dane,
+    delegation,
+    dkim,
+    dmarc,
+    dnssec,
+    expiry,
+    mta_sts,
+    mx,
+    ns,
+    ptr,
+    soa,
+    spf,
+    tls_rpt,
+)  # fmt: skip
 from agent.dns.checks.base import Check
 
-CHECKS: dict[str, Check] = {"spf": spf, "dkim": dkim, "dmarc": dmarc, "alignment": alignment, "mx": mx, "ptr": ptr}
+CHECKS: dict[str, Check] = {
+    "spf": spf, "dkim": dkim, "dmarc": dmarc, "alignment": alignment, "mx": mx, "ptr": ptr, "ns": ns, "soa": soa,
+    "delegation": delegation,
+    "mta_sts": mta_sts, "tls_rpt": tls_rpt, "dane": dane, "dnssec": dnssec, "bimi": bimi, "expiry": expiry,
+}  # fmt: skip
