@@ -40,7 +40,8 @@ lint: $(VENV)/.tested ## ruff, mypy --strict and the import contracts
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.tested ## Measure throughput on this machine
-	@exec $(BIN)/python -m bench
+	@$(BIN)/python -m bench
+	@exec $(BIN)/python -m bench.dns
 
 fuzz: $(VENV)/.tested ## Break signed bodies for ten minutes each as JSON and as forms
 	@exec $(BIN)/python -m tests.fuzz

@@ -90,13 +90,20 @@ class Watch:
             for w in restored
             if w.domain in self._subjects and w.finding.check in self._checks
         }
+        # Which subjects each check of a domain has, and all keys in order: nothing is searched in each look.
+        self._known: dict[tuple[str, str], frozenset[str]] = {}
+        for d, c, s in self._watched:
+            self._known[d, c] = self._known.get((d, c), frozenset()) | {s}
+        self._sorted: list[tuple[str, str, str]] | None = None
         self._looked: set[tuple[str, str]] = set()
         self._last_round_at = 0.0
 
     def findings(self) -> tuple[Watched, ...]:
         """What is known now, by domain, check and subject. Checks not looked at yet since the start are in it only
         if they were restored."""
-        return tuple(self._watched[key] for key in sorted(self._watched))
+        if self._sorted is None:
+            self._sorted = sorted(self._watched)
+        return tuple(map(self._watched.__getitem__, self._sorted))
 
     @property
     def last_round_at(self) -> float:
@@ -123,7 +130,10 @@ class Watch:
         if domain not in self._subjects:
             raise KeyError(domain)
         await asyncio.gather(*(self._look((domain, check)) for check in self._checks))
-        return tuple(w for w in self.findings() if w.domain == domain)
+        keys = [
+            (domain, check, s) for check in sorted(self._checks) for s in sorted(self._known.get((domain, check), ()))
+        ]
+        return tuple(map(self._watched.__getitem__, keys))
 
     async def _check_resolvers(self) -> None:
         while True:
@@ -217,7 +227,7 @@ class Watch:
         return SEVERITY.index(finding.verdict) < SEVERITY.index(before.verdict)
 
     def _crashed(self, domain: str, check: str) -> tuple[Finding, ...]:
-        subjects = sorted(s for d, c, s in self._watched if (d, c) == (domain, check)) or [""]
+        subjects = sorted(self._known.get((domain, check), ())) or [""]
         detail = "The check itself did not come to an end; its last answer may no longer hold."
         return tuple(
             Finding(check, subject, Verdict.UNKNOWN, "check_failed", detail, "See the log, and report this as a bug.")
@@ -226,9 +236,13 @@ class Watch:
 
     def _publish(self, domain: str, check: str, findings: tuple[Finding, ...]) -> None:
         now = self._clock()
-        current = {(domain, check, f.subject) for f in findings}
-        for gone in [key for key in self._watched if key[:2] == (domain, check) and key not in current]:
-            del self._watched[gone]
+        known, current = self._known.get((domain, check), frozenset()), frozenset(f.subject for f in findings)
+        for gone in known - current:
+            del self._watched[domain, check, gone]
+            self._doubted.pop((domain, check, gone), None)
+        if known != current:
+            self._known[domain, check] = current
+            self._sorted = None
         for finding in findings:
             key = (domain, check, finding.subject)
             old = self._watched.get(key)

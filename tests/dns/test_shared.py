@@ -172,7 +172,7 @@ def test_the_queue_does_what_is_due_no_more_at_once_than_allowed() -> None:
         task = asyncio.create_task(schedule.run((0.1 * i, i) for i in range(50)))
         begun = loop.time()
         await asyncio.sleep(4)
-        assert schedule.late() == 0
+        assert schedule.late() < 0.01
         await asyncio.sleep(100)
         assert most == 5
         assert set(done) == set(range(50))

@@ -12,7 +12,7 @@ class _Leaping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout:
-            self.loop.now += timeout
+            self.loop.now += timeout + 1e-6  # what is due must be past, whatever rounding says
             timeout = 0
         return super().select(timeout)  # type: ignore[no-any-return]
 
