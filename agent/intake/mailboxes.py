@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -34,6 +35,9 @@ RETRIES = (15.0, 60.0, 300.0, 1800.0, 7200.0)
 log = structlog.get_logger()
 
 
+_HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]")
+
+
 class MailboxMetrics(Protocol):
     """What the lookups report of themselves."""
 
@@ -57,8 +61,9 @@ class _Attempts(msgspec.Struct, gc=False):
 def by_name(domain: str) -> str:
     """The mailbox provider of a recipient domain (lower case) as far as its name tells, else ``?domain``."""
     name = mailbox_provider(domain)
-    # An address literal, a name that is not ASCII: there is nothing to ask for.
-    asked = name == OTHER and "." in domain and "[" not in domain and valid_name(domain)
+    # Only a host name is asked for (RFC 1123 section 2.1), and so stored. An address literal is none, nor is a local
+    # part behind an escaped at sign.
+    asked = name == OTHER and valid_name(domain) and _HOST.fullmatch(domain) is not None
     return PENDING + domain if asked else name
 
 

@@ -160,7 +160,9 @@ class Source:
         tests: dict[int, str] = {}
         for event in events:
             recipient = event.recipient
-            key = (event.domain, event.tags, recipient.rpartition("@")[2])
+            _, at, at_domain = recipient.rpartition("@")
+            # Without an at sign it is no address, and what it is must not pass for a domain.
+            key = (event.domain, event.tags, at_domain if at else "")
             cell = known(key)
             if cell is None:
                 cell, reason = self._look(key, recipient)

@@ -25,6 +25,7 @@ from agent.providers import PROVIDERS, WebhookRequest
 from agent.simulate import SIMULATORS, Scenario, Traffic
 from agent.simulate.send import simulate
 from tests.ledger.conftest import KEY
+from tests.providers.cases import FORM_FIELDS, packed, unpacked
 from tests.servers.raw import exchange, request
 from tests.stack.live import POSTMARK, SENDGRID, Live, live_agent, signed, taken
 
@@ -219,7 +220,8 @@ def _stored(provider: str, documents: Sequence[dict[str, Any]], folder: Path) ->
         ledger = SqliteLedger(folder / "ledger.db", KEY)
         source = Source("main", provider, PROVIDERS[provider], {}, streams=["news"], domains=["example.com"])
         for document in documents:
-            body = json.dumps([document] if provider in IN_ARRAYS else document).encode()
+            alone = provider not in IN_ARRAYS and provider not in FORM_FIELDS
+            body = packed(provider, json.dumps(document if alone else [document]).encode())
             prepared = source.read(WebhookRequest("POST", "/", "", {}, body, time.time()))
             await ledger.apply([prepared.batch], time.time())
         await ledger.close()
@@ -233,8 +235,9 @@ def test_simulated_events_leave_nothing_even_one_by_one(tmp_path: Path, provider
     simulator = SIMULATORS[provider]
     documents = []
     for sent in simulator.requests(Traffic(_scenario(300), simulator.VOICE), 1):
-        form = not sent.body.startswith((b"{", b"["))
-        value = dict(parse_qsl(sent.body.decode())) if form else json.loads(sent.body)
+        body = unpacked(provider, sent.body)
+        form = not body.startswith((b"{", b"["))
+        value = dict(parse_qsl(body.decode())) if form else json.loads(body)
         documents += value if isinstance(value, list) else [value]
     assert any(b"mv.5." in json.dumps(document).encode() for document in documents)
     for name, data in _stored(provider, documents, tmp_path).items():
