@@ -222,9 +222,12 @@ class Watch:
             return False
         known = self._watched.get((domain, finding.check, finding.subject))
         before = known.last_definitive if known else None
-        if before is None or (before.records and not finding.records):
+        if known is None or before is None or (before.records and not finding.records):
             return True
-        return SEVERITY.index(finding.verdict) < SEVERITY.index(before.verdict)
+        if known.finding.verdict is Verdict.UNKNOWN:  # what was bad before nobody could tell may be over
+            return True
+        better = SEVERITY.index(finding.verdict) - SEVERITY.index(before.verdict)
+        return better < 0 or (better == 0 and finding.reason != before.reason)
 
     def _crashed(self, domain: str, check: str) -> tuple[Finding, ...]:
         subjects = sorted(self._known.get((domain, check), ())) or [""]
