@@ -39,7 +39,9 @@ def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--config", type=click.Path(path_type=Path, dir_okay=False), help="Take the credentials of --source here."
 )
 @click.option("--source", help="Source whose credentials sign, with --config.")
-@click.option("--private-key", type=click.File("r"), help="PEM file that signs as SendGrid does; see --new-key.")
+@click.option("--private-key", type=click.File("r"),
+              help="PEM file that signs as SendGrid, Postal and Amazon SNS do; see --new-key. For SES with --config "
+              "and --source, which name the topic.")  # fmt: skip
 @click.option(
     "--new-key", type=click.Path(path_type=Path), help="Make a key file, print its verification_key, and end."
 )
@@ -106,7 +108,7 @@ def simulate(
                 )
             )  # fmt: skip
         except ValueError as e:
-            raise click.UsageError(f"{e}. Give --config with --source, or --private-key.") from None
+            raise click.UsageError(f"{e}. Give --config with --source, --private-key, or both.") from None
     _tell(sent.truth, sent, as_json)
     return 1 if sent.failed else 0
 
@@ -158,14 +160,15 @@ def _scenario(
 
 
 def _credentials(config: Path | None, source: str | None, private_key: Any) -> Credentials:
-    if private_key is not None:
-        return {"private_key": private_key.read()}
+    own = {} if private_key is None else {"private_key": private_key.read()}
+    if own and config is None and source is None:
+        return own
     if config is None or source is None:
         raise click.UsageError("give --config with --source, or --private-key")
     found = next((s for s in load_settings(config).sources if s.name == source), None)
     if found is None:
         raise click.BadParameter(f"no source `{source}` in {config}", param_hint="--source")
-    return found.credentials
+    return {**found.credentials, **own}
 
 
 def _tell(truth: Any, sent: Any, as_json: bool) -> None:

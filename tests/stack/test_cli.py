@@ -379,3 +379,25 @@ def test_simulate_says_what_was_refused(refused: subprocess.Popen[str], running:
     assert re.search(r"^0 requests taken, 7 retries, 1 given up \(last answer: HTTP 401\)$", out, re.MULTILINE)
     (source,) = (s for s in json.loads(_status(running, "--json").stdout)["sources"] if s["name"] == "sg")
     assert source["requests"]["unauthorized"] == 8
+
+
+def test_a_private_key_signs_for_the_topic_that_the_source_names(tmp_path: Path) -> None:
+    """SNS signs for a topic, so a key alone is not enough."""
+    made = command("simulate", "--provider", "ses", "--new-key", str(tmp_path / "key"))
+    pinned = yaml.safe_load(made.stdout)
+    one = Agent(tmp_path, {"sources": [{"name": "ses", "provider": "ses", "domain": DOMAIN, **pinned}]})
+    sign = ["--provider", "ses", "--private-key", str(tmp_path / "key"), "--messages", "40"]
+    try:
+        one.start()
+        to = ["--url", one.webhook("ses")]
+        alone = command("simulate", *sign, *to)
+        assert alone.returncode == 64
+        assert "topic_arns" in alone.stderr
+        done = command("simulate", *sign, *to, "--config", str(one.config), "--source", "ses", "--json")
+        assert done.returncode == 0, done.stderr
+        sent = json.loads(done.stdout)
+        assert sent["failed_requests"] == 0
+        counted = one.counters("events_total", "kind")
+        assert sum(counted.values()) + sent["copies"] >= sent["reports"] > 40
+    finally:
+        assert one.stop() == 0
