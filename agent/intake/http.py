@@ -255,6 +255,8 @@ class Intake:
             raise _Refusal(503, "overloaded", "too much at once", _BUSY) from None
         except StoreUnavailable:
             raise _Refusal(503, "unavailable", "the store cannot commit now", _BUSY) from None
+        if result.forged:
+            raise _Refusal(401, "replayed", "the signature's token came with another body before")
         self._metrics.applied(source.name, result)
         if prepared.batch.events or prepared.tests:
             self._heard(source.name, webhook.received, len(prepared.batch.events))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from hashlib import blake2b
 from operator import attrgetter
 
 import msgspec
@@ -102,6 +103,7 @@ class Source:
         self.answer_options: Callable[[Mapping[str, str]], dict[str, str] | None] = getattr(
             provider, "answer_options", lambda headers: None
         )
+        self._replay_token: Callable[[WebhookRequest], str] | None = getattr(provider, "replay_token", None)
         self._domain = domain or OTHER_DOMAIN
         self._stream = stream
         self._streams = frozenset(streams)
@@ -125,7 +127,13 @@ class Source:
     def prepare(self, request: WebhookRequest) -> Prepared:
         """Authenticate, parse and label. Raises ``AuthenticationError`` or ``ParseError``."""
         self._provider.authenticate(request, self._credentials)
-        return self.read(request)
+        prepared = self.read(request)
+        if self._replay_token is None:
+            return prepared
+        # What is read from a file or from quarantine is no request, so that only this way has a token to use up.
+        digest = blake2b(request.body, digest_size=16).digest()
+        batch = msgspec.structs.replace(prepared.batch, token=self._replay_token(request), body_digest=digest)
+        return msgspec.structs.replace(prepared, batch=batch)
 
     def read(self, request: WebhookRequest) -> Prepared:
         """Parse and label what is known to be authentic. Raises ``ParseError``."""

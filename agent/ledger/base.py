@@ -21,6 +21,8 @@ MAX_AHEAD = 10 * MINUTE
 # Identities outlive the accepted age, so that whatever is accepted can still be recognised.
 IDENTITY_AGE = 40 * DAY
 QUARANTINE_AGE = 7 * DAY
+# Tokens outlive the time for which any vendor's signed time is accepted.
+TOKEN_AGE = 2 * DAY
 # How long each roll-up is kept, by its bucket width in seconds.
 ROLLUP_AGE = {MINUTE: 2 * DAY, HOUR: 35 * DAY, DAY: 400 * DAY}
 
@@ -43,6 +45,8 @@ class Batch(msgspec.Struct, frozen=True):
 
     ``scope`` is what identities are unique within: the provider id, or ``generic:<source>`` for the generic format.
     ``identities`` are those of the events, if ``Ledger.identify`` was asked before; else the ledger works them out.
+    ``token`` is what the vendor gives each request once, ``""`` if it gives none, ``body_digest`` a hash of the body
+    that came with it.
     """
 
     source: str
@@ -52,6 +56,8 @@ class Batch(msgspec.Struct, frozen=True):
     events: Sequence[Event]
     cells: Sequence[Cell]
     identities: Sequence[bytes] = ()
+    token: str = ""
+    body_digest: bytes = b""
 
 
 class Counted(NamedTuple):
@@ -68,12 +74,14 @@ class Applied(msgspec.Struct):
     ``duplicates`` by reason: ``same_event`` (a repeat of a repeatable event), ``same_outcome`` (the recipient's
     outcome was already reported). ``refused`` by reason: ``too_old``, ``in_future``.
     ``unmatched_async_bounces``: counted bounces that may belong to a delivery nobody can name.
+    ``forged``: the batch's token was seen with another body; nothing of it was counted.
     """
 
     counted: dict[Counted, int] = msgspec.field(default_factory=dict)
     duplicates: dict[str, int] = msgspec.field(default_factory=dict)
     refused: dict[str, int] = msgspec.field(default_factory=dict)
     unmatched_async_bounces: int = 0
+    forged: bool = False
 
 
 # The measures of a roll-up, in the order they are stored. ``delivered`` is net: a delivery that later bounced is taken

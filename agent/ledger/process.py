@@ -70,7 +70,8 @@ class _Bounce(msgspec.Struct, array_like=True):
 class _Columns(msgspec.Struct, array_like=True):
     """The batches of a commit as columns: a value an event would cost a thousand times more objects than this has."""
 
-    batches: list[tuple[str, str, str, float, int]]  # source, provider, scope, received at, number of events
+    # source, provider, scope, received at, number of events, token, digest of the body
+    batches: list[tuple[str, str, str, float, int, str, bytes]]
     times: bytes  # doubles
     kinds: bytes  # a byte each
     cells: list[Cell]
@@ -85,6 +86,7 @@ class _Result(msgspec.Struct, array_like=True):
     duplicates: dict[str, int]
     refused: dict[str, int]
     unmatched_async_bounces: int
+    forged: bool
 
 
 # What each method takes and gives; the payloads of the frames.
@@ -226,7 +228,7 @@ class ProcessLedger:
     async def apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
         identities = [batch.identities or self.identify(batch.scope, batch.events) for batch in batches]
         results: list[_Result] = await self._call("apply", _to_columns(batches, identities), now)
-        return [Applied(dict(r.counted), r.duplicates, r.refused, r.unmatched_async_bounces) for r in results]
+        return [Applied(dict(r.counted), r.duplicates, r.refused, r.unmatched_async_bounces, r.forged) for r in results]
 
     async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> int:
         gone: int = await self._call("quarantine", source, reason, body, dict(headers), now)
@@ -322,7 +324,7 @@ def _to_columns(batches: Sequence[Batch], identities: Sequence[Sequence[bytes]])
             if kinds[n] == _BOUNCED
         ]
     return _Columns(
-        [(b.source, b.provider, b.scope, b.received_at, len(b.events)) for b in batches],
+        [(b.source, b.provider, b.scope, b.received_at, len(b.events), b.token, b.body_digest) for b in batches],
         array("d", [event.at for event in events]).tobytes(),
         kinds, list(numbers), places.tobytes(), b"".join(keys), pairs, bounces,
     )  # fmt: skip
@@ -343,9 +345,11 @@ def _from_columns(columns: _Columns) -> list[Batch]:
             reason=b.reason,
         )  # fmt: skip
     batches, start = [], 0
-    for source, provider, scope, received_at, size in columns.batches:
+    for source, provider, scope, received_at, size, token, digest in columns.batches:
         part = slice(start, start + size)
-        batches.append(Batch(source, provider, scope, received_at, events[part], places[part], identities[part]))
+        batches.append(
+            Batch(source, provider, scope, received_at, events[part], places[part], identities[part], token, digest)
+        )
         start += size
     return batches
 
@@ -397,7 +401,10 @@ async def _perform(ledger: SqliteLedger, method: str, arguments: Any) -> Any:
     if method == "apply":
         columns, now = arguments
         results = await ledger.apply(_from_columns(columns), now)
-        return [_Result(list(r.counted.items()), r.duplicates, r.refused, r.unmatched_async_bounces) for r in results]
+        return [
+            _Result(list(r.counted.items()), r.duplicates, r.refused, r.unmatched_async_bounces, r.forged)
+            for r in results
+        ]
     if method == "rows":
         width, since, until, merge, edges, by_domain = arguments
         return await ledger.rows(width, since, until, merge=merge, edges=edges, by_domain=by_domain)

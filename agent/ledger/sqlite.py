@@ -29,6 +29,7 @@ from agent.ledger.base import (
     MEASURES,
     QUARANTINE_AGE,
     ROLLUP_AGE,
+    TOKEN_AGE,
     Applied,
     Batch,
     Cell,
@@ -43,7 +44,7 @@ from agent.ledger.outcomes import BY_RANK
 from agent.ledger.sqlite_cells import Cells, names
 from agent.ledger.sqlite_commit import Commit
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _RECENT_KEPT = 1000
 _PRUNE_STEP = 20_000
 
@@ -365,6 +366,7 @@ class SqliteLedger:
                 db.execute("DELETE FROM rollup WHERE width = ? AND bucket < ?", (width, now - age))
             db.execute("DELETE FROM bounce WHERE last_at < ?", (int(now - IDENTITY_AGE) * 1000,))
             db.execute("DELETE FROM quarantine WHERE at < ?", (now - QUARANTINE_AGE,))
+            db.execute("DELETE FROM token WHERE at < ?", (int(now - TOKEN_AGE),))
             db.execute("DELETE FROM recent_bounce WHERE id <= (SELECT max(id) FROM recent_bounce) - ?", (_RECENT_KEPT,))
             self._cells.prune(db, oldest)
 

@@ -121,6 +121,9 @@ class Commit:
         tally: dict[int, int] = {}
         self._results.append(result)
         self._tallies.append(tally)
+        if batch.token and not self._first_use(batch):
+            result.forged = True
+            return
         self._batches.append(batch)
         events, cells_of, keys = self._acceptable(batch, result)
         numbers, hour = self._cells.numbers, -1
@@ -145,6 +148,15 @@ class Commit:
             tally[place] = tally.get(place, 0) + 1
             known = group.get(key)
             group[key] = entry if known is None else self._earlier(known, entry)
+
+    def _first_use(self, batch: Batch) -> bool:
+        """Whether the batch's token is new, or came with this very body before."""
+        token = self._identifier.digest(f"token\0{batch.scope}\0{batch.token}")
+        body = self._identifier.digest(f"body\0{batch.body_digest.hex()}")
+        row = self._db.execute("SELECT body FROM token WHERE hash = ?", (token,)).fetchone()
+        if row is None:
+            self._db.execute("INSERT INTO token VALUES (?, ?, ?)", (token, body, int(self._now)))
+        return row is None or bool(row[0] == body)
 
     def _acceptable(self, batch: Batch, result: Applied) -> tuple[Sequence[Event], Sequence[Cell], Sequence[bytes]]:
         """The events whose time is believed, with their cells and identities; the others are refused."""

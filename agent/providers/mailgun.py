@@ -262,6 +262,12 @@ def _read(body: bytes) -> _Data:
     return salvage(value["event-data"], _Data) or _Data()
 
 
+def replay_token(request: WebhookRequest) -> str:
+    """What Mailgun signs once for each request ("Securing webhooks": cache it, and refuse it with other content). To be
+    asked of authentic requests."""
+    return _proof(request.body).token or ""
+
+
 def _proof(body: bytes) -> _Signature:
     """The signature fields of the body, whichever kind it is. Raises ``AuthenticationError`` when it is none."""
     try:

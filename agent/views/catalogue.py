@@ -22,11 +22,12 @@ BATCH_BUCKETS = (1.0, 10.0, 100.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0)
 LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 # What can become of a request to a source. ``accepted``, ``quarantined`` and ``probe`` (GET, HEAD) answer 2xx,
-# ``unauthorized`` 401, ``invalid`` another 4xx, ``too_large`` 413, ``overloaded``, ``unavailable`` and
+# ``unauthorized`` and ``replayed`` (a token with another body) 401, ``invalid`` another 4xx, ``too_large`` 413,
+# ``overloaded``, ``unavailable`` and
 # ``no_certificate`` 503.
 REQUEST_OUTCOMES = (
     "accepted", "quarantined", "probe", "unauthorized", "invalid", "too_large", "overloaded", "unavailable",
-    "no_certificate",
+    "no_certificate", "replayed",
 )  # fmt: skip
 # Requests to any other path count under one name, so that strangers create no series.
 UNKNOWN_SOURCE = "unknown"
