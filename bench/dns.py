@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from agent.dns.answer import Answer, Question
+from agent.dns.checks import CHECKS
 from agent.dns.checks.base import Subject
 from agent.dns.resolver import Resolver
 from agent.dns.watch import Watch
@@ -68,8 +69,12 @@ class Counting(Resolver):
 async def measure(server: str, count: int) -> None:
     """One round of all checks of all domains, then the same questions bare."""
     domains = [f"d{i}.test" for i in range(count)]
+    # Those that need nothing but a name server that c-ares can ask.
+    checks = {name: CHECKS[name] for name in ("spf", "dkim", "dmarc", "mx", "ptr")}
     resolver = Counting(server)
-    watch = Watch(resolver, [Subject(d, ("s1",), ("192.0.2.1",)) for d in domains], interval=86_400.0, rate=1e9)
+    watch = Watch(
+        resolver, [Subject(d, ("s1",), ("192.0.2.1",)) for d in domains], interval=86_400.0, rate=1e9, checks=checks
+    )
     before = resource.getrusage(resource.RUSAGE_SELF)
     begun = time.perf_counter()
     queue = iter(domains)
@@ -83,10 +88,12 @@ async def measure(server: str, count: int) -> None:
     after = resource.getrusage(resource.RUSAGE_SELF)
     await resolver.aclose()
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    bare = await bare_loop(server, [q for q in resolver.asked if not q.server])
+    bare = await bare_loop(server, [q for q in resolver.asked if not q.server and not q.dnssec])
     said = Counter(f"{f.finding.check} {f.finding.reason}" for f in watch.findings())
     asked, memory = len(resolver.asked) / count, (after.ru_maxrss - before.ru_maxrss) / count
-    print(f"Python {sys.version.split()[0]}; {count:,} domains, every check once, name server on the same machine")
+    print(
+        f"Python {sys.version.split()[0]}; {count:,} domains, five checks of each once, name server on the same machine"
+    )
     print(f"  findings: {', '.join(sorted(said))}")
     print(f"  through the watch     {count / seconds:>9,.0f} domains/s   {asked:.1f} questions a domain")
     print(f"                        {1e3 * cpu / count:>9.2f} ms of CPU a domain   {memory:.1f} KiB more a domain")
