@@ -76,6 +76,8 @@ def _records() -> dict[tuple[str, str], tuple[str, ...]]:
         "17.2.0.192.in-addr.arpa": {"PTR": ("out.news.example.",)},
         "news.example": {"TXT": ("v=spf1 ip4:192.0.2.16/28 ~all",), **mail},
         "_dmarc.news.example": {"TXT": ("v=DMARC1; p=none",)},
+        # A recipient's domain, hosted as many are: whose mailboxes it has is known by its MX.
+        "company.example": {"MX": ("1 smtp.google.com.",)},
         "club.example": {"TXT": ("v=spf1 ip4:192.0.2.32/28 ~all",), **mail},
         "20250101pm._domainkey.club.example": {"TXT": (dkim,)},
         "_dmarc.club.example": {"TXT": ("v=DMARC1; p=quarantine; rua=mailto:dmarc@club.example",)},
