@@ -87,18 +87,24 @@ class History:
         return tuple(reversed(self._changes))
 
     def findings(self, failing: Iterable[tuple[str, str]] = ()) -> tuple[Watched, ...]:
-        """What has changed within ``hold`` seconds, the newest change of each record set as a finding of the check
+        """What has become weaker within ``hold`` seconds and still is, each record set as a finding of the check
         ``change``: ``fail`` while a weaker record stands that nothing else complains of. ``failing`` are the domains
-        and checks that do: one cause, one alarm."""
+        and checks that do: one cause, one alarm. They are given two looks' time to say so."""
         now, complaints = self._clock(), set(failing)
+        quiet_until = now - 2 * (self._interval + self._confirm_after)
         newest: dict[tuple[str, str], Change] = {}
         for change in self._changes:
             if now - change.at < self._hold:
                 newest[change.domain, change.after.key] = change
         return tuple(
-            _finding(change, complained=(domain, "spf" if change.after.role == "include" else change.after.role)
-                     in complaints, now=now)
+            _finding(
+                change,
+                alarming=change.at <= quiet_until and (domain, _CHECKS.get(change.after.role, change.after.role))
+                not in complaints,
+                now=now,
+            )
             for (domain, _), change in sorted(newest.items())
+            if change.direction is Direction.WEAKER
         )  # fmt: skip
 
     async def run(self) -> None:
@@ -182,17 +188,15 @@ def _lost(known: Inventory, now: Inventory) -> bool:
     return any(key not in now for key, record in known.items() if record.role == "spf")
 
 
-def _finding(change: Change, *, complained: bool, now: float) -> Watched:
-    weaker = change.direction is Direction.WEAKER
-    verdict = Verdict.OK if not weaker else Verdict.WARN if complained else Verdict.FAIL
+_CHECKS = {"include": "spf"}  # the check that looks at a role, where it has another name
+
+
+def _finding(change: Change, *, alarming: bool, now: float) -> Watched:
     detail = "; ".join(change.words)[:1500] + "."
     if change.share is not None:
         detail += f" {change.domain} sent {change.share:.0%} of the mail of the 24 hours before."
-    advice = ""
-    if weaker:
-        before = " | ".join(change.before.records)[:800] or "no record"
-        advice = f"If nobody meant to, publish again what stood at {change.after.name}: {before}"
-    subject = change.after.key
-    finding = Finding(CHECK, subject, verdict, "weakened" if weaker else "changed", detail, advice, "",
-                      change.after.records)  # fmt: skip
+    before = " | ".join(change.before.records)[:800] or "no record"
+    advice = f"If nobody meant to, publish again what stood at {change.after.name}: {before}"
+    verdict = Verdict.FAIL if alarming else Verdict.WARN
+    finding = Finding(CHECK, change.after.key, verdict, "weakened", detail, advice, "", change.after.records)
     return Watched(change.domain, finding, now, change.at, now, finding)
