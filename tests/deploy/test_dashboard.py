@@ -117,7 +117,6 @@ def test_every_metric_of_a_domain_is_on_the_dashboard() -> None:
     shown = {name for _, e in expressions() for name in re.findall(r"mailvitals_(\w+)", e)}
     shown = {name.removesuffix("_bucket") for name in shown}
     missing = {name for name in CATALOGUE if name not in shown}
-    missing.discard("blocklist_listed")  # nothing to draw before blocklists are watched
     # Parts show the judged rates and blocks, without their bounds, which would drown the lines.
     assert all(re.match("(mailbox_)?provider_|stream_|(block|soft_bounce|suppression)_ratio_", m) for m in missing)
 

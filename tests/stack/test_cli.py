@@ -376,9 +376,10 @@ def test_a_terminal_gets_readable_log_lines(tmp_path: Path, env: dict[str, str],
 def test_simulate_says_what_was_refused(refused: subprocess.Popen[str], running: Agent) -> None:
     out, err = refused.communicate(timeout=60)
     assert (refused.returncode, err) == (1, "")
-    assert re.search(r"^0 requests taken, 7 retries, 1 given up \(last answer: HTTP 401\)$", out, re.MULTILINE)
+    assert re.search(r"^0 requests taken, 0 retries, 1 given up \(last answer: HTTP 401\)$", out, re.MULTILINE)
+    assert "HTTP 401: the credentials do not fit" in out
     (source,) = (s for s in json.loads(_status(running, "--json").stdout)["sources"] if s["name"] == "sg")
-    assert source["requests"]["unauthorized"] == 8
+    assert source["requests"]["unauthorized"] == 1
 
 
 def test_a_private_key_signs_for_the_topic_that_the_source_names(tmp_path: Path) -> None:
