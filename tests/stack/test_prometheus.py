@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 from aiohttp.test_utils import TestServer
 
+from agent.dns.health import Health
+from agent.dns.opinion import Weight
 from agent.events import BounceClass, Kind
 from agent.ledger.base import Applied, Cell, Counted
 from agent.views.http import create_app
@@ -52,6 +54,13 @@ def traffic(metrics: Metrics) -> None:
     metrics.quarantined("sendgrid-main", "unreadable")
     metrics.notification("http://alertmanager-0:9093", "sent")
     metrics.dns_query("answer", 0.02)
+    metrics.dns_opinion(Weight.CONFIRMED)
+    metrics.dns_health({"192.0.2.53": Health.HEALTHY})
+    metrics.dns_restart()
+    metrics.dns_late(0.0)
+    metrics.tested("sendgrid-main", "seed", 1)
+    metrics.mailbox_lookup("listed")
+    metrics.mailboxes_waiting(2)
     metrics.commit(0.004, 12)
     metrics.loop_lag(0.0004)
     metrics.queue_depth(3)

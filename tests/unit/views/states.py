@@ -10,7 +10,7 @@ from agent.alerts.types import Incident
 from agent.dns.checks.base import Finding, Verdict, Watched
 from agent.events import BounceClass
 from agent.ledger.base import Cell, RecentBounce
-from agent.views.state import AlertmanagerView, Readiness, SourceView, State
+from agent.views.state import AlertmanagerView, ListView, Readiness, SourceView, State
 from agent.vitals.phases import PHASES
 from agent.vitals.types import WINDOWS, DomainVitals, Judgement, Rate, Snapshot, TargetVerdict
 
@@ -210,6 +210,10 @@ def state(**changes: Any) -> State:
             AlertmanagerView("http://alertmanager-1:9093", NOW - 3 * HOUR, "connection refused"),
         ),
         domain_phases={"example.com": "growth", "news.example.org": "foundation"},
+        blocklists=(
+            ListView("psbl", "usable", {"192.0.2.1": True, "192.0.2.2": False}),
+            ListView("spamcop", "refused", {"192.0.2.1": None, "192.0.2.2": None}),
+        ),
     )
     return msgspec.structs.replace(made, **changes)
 
