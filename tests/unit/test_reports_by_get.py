@@ -11,7 +11,7 @@ from aiohttp import web
 
 from agent.intake.http import Intake
 from agent.intake.source import Source
-from agent.ledger.base import Batch
+from agent.ledger.base import Applied, Batch
 from agent.providers import PROVIDERS
 
 REPORT = "status=Sent&date=2023-11-14+22%3A13%3A20&to=r%40example.com&messageid=m1"
@@ -24,8 +24,9 @@ class Recorder:
         self.batches: list[Batch] = []
         self.outcomes: list[str] = []
 
-    async def submit(self, batch: Batch) -> None:
+    async def submit(self, batch: Batch) -> Applied:
         self.batches.append(batch)
+        return Applied()
 
     def request(self, source: str, outcome: str, seconds: float) -> None:
         self.outcomes.append(outcome)
