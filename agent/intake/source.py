@@ -103,7 +103,9 @@ class Source:
         self.answer_options: Callable[[Mapping[str, str]], dict[str, str] | None] = getattr(
             provider, "answer_options", lambda headers: None
         )
-        self._replay_token: Callable[[WebhookRequest], str] | None = getattr(provider, "replay_token", None)
+        self._replay_token: Callable[[WebhookRequest], tuple[str, bytes]] | None = getattr(
+            provider, "replay_token", None
+        )
         self._domain = domain or OTHER_DOMAIN
         self._stream = stream
         self._streams = frozenset(streams)
@@ -131,8 +133,9 @@ class Source:
         if self._replay_token is None:
             return prepared
         # What is read from a file or from quarantine is no request, so that only this way has a token to use up.
-        digest = blake2b(request.body, digest_size=16).digest()
-        batch = msgspec.structs.replace(prepared.batch, token=self._replay_token(request), body_digest=digest)
+        token, content = self._replay_token(request)
+        digest = blake2b(content, digest_size=16).digest()
+        batch = msgspec.structs.replace(prepared.batch, token=token, body_digest=digest)
         return msgspec.structs.replace(prepared, batch=batch)
 
     def read(self, request: WebhookRequest) -> Prepared:

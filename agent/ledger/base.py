@@ -45,8 +45,8 @@ class Batch(msgspec.Struct, frozen=True):
 
     ``scope`` is what identities are unique within: the provider id, or ``generic:<source>`` for the generic format.
     ``identities`` are those of the events, if ``Ledger.identify`` was asked before; else the ledger works them out.
-    ``token`` is what the vendor gives each request once, ``""`` if it gives none, ``body_digest`` a hash of the body
-    that came with it.
+    ``token`` is what the vendor gives each request once, ``""`` if it gives none, ``body_digest`` a hash of the
+    content that came with it.
     """
 
     source: str

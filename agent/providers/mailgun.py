@@ -262,10 +262,28 @@ def _read(body: bytes) -> _Data:
     return salvage(value["event-data"], _Data) or _Data()
 
 
-def replay_token(request: WebhookRequest) -> str:
-    """What Mailgun signs once for each request ("Securing webhooks": cache it, and refuse it with other content). To be
+class _Content(msgspec.Struct):
+    data: msgspec.Raw = msgspec.field(name="event-data", default=msgspec.Raw(b""))
+
+
+_decode_content = msgspec.json.Decoder(_Content).decode
+_PROOF = frozenset({"timestamp", "token", "signature"})
+
+
+def replay_token(request: WebhookRequest) -> tuple[str, bytes]:
+    """What Mailgun signs once for each request, and the content that came with it ("Securing webhooks": cache the
+    token, refuse it with other content). The proof is no part of the content, since a retry may be signed anew. To be
     asked of authentic requests."""
-    return _proof(request.body).token or ""
+    token = _proof(request.body).token or ""
+    if not _is_json(request.body):
+        pairs = sorted(pair for pair in _fields(request.body) if pair[0] not in _PROOF)
+        return token, repr(pairs).encode("utf-8", "replace")
+    try:
+        return token, bytes(_decode_content(request.body).data)
+    except (ValueError, RecursionError):
+        value = load_json(request.body)
+        data = value.get("event-data") if isinstance(value, dict) else value
+        return token, repr(data).encode("utf-8", "replace")
 
 
 def _proof(body: bytes) -> _Signature:

@@ -22,13 +22,18 @@ def test_a_retry_is_taken_and_another_body_under_its_signature_is_not(tmp_path: 
     one, other = (json.loads(sealed(mailgun, sent.body, keys.signing, now)) for sent in posts[:2])
     other["signature"] = one["signature"]  # overheard
     first, forged = json.dumps(one).encode(), json.dumps(other).encode()
+    # A retry that is signed anew: the same token and event, another time and signature.
+    later = json.loads(sealed(mailgun, posts[0].body, keys.signing, now + 2))
+    assert later["signature"]["token"] == one["signature"]["token"]
+    assert later["signature"] != one["signature"]
+    anew = json.dumps(later).encode()
     with agent(tmp_path, {"sources": [{"name": "mg", "provider": "mailgun", **keys.settings}]}) as live:
 
         def post(body: bytes) -> int:
             headers = {"Content-Type": "application/json"}
             return exchange(live.public, request("POST", "/webhooks/mg", headers, body), timeout=30).status
 
-        assert [post(body) for body in (first, first, forged, first)] == [200, 200, 401, 200]
+        assert [post(body) for body in (first, first, forged, anew)] == [200, 200, 401, 200]
         assert live.counters("webhook_requests_total", "outcome") == {"accepted": 3, "replayed": 1}
         assert sum(live.counters("events_total", "kind").values()) == 1
         assert sum(live.counters("duplicate_events_total", "reason").values()) == 2
