@@ -140,7 +140,12 @@ class History:
         await asyncio.sleep(self._confirm_after)
         second = await follow(self._resolver, plan(subject))
         same = [key for key in different if second.get(key) == first[key]]
-        believed = [key for key in same if await self._stands(domain, known.records.get(key), first[key])]
+        # One for all of them: what it finds out about the zone's servers serves every record.
+        authority = Authority(self._resolver, port=self._port)
+        try:
+            believed = [k for k in same if await self._stands(authority, domain, known.records.get(k), first[k])]
+        finally:
+            authority.close()
         records, found = dict(known.records), []
         for key in believed:
             self._seen.pop((domain, key), None)
@@ -157,13 +162,9 @@ class History:
         self._changes = [*self._changes, *found][-_KEPT:]
         return tuple(found)
 
-    async def _stands(self, domain: str, old: RecordSet | None, new: RecordSet) -> bool:
+    async def _stands(self, authority: Authority, domain: str, old: RecordSet | None, new: RecordSet) -> bool:
         """Whether the zone's own server says so; where it cannot be asked, whether it has been so for some looks."""
-        authority = Authority(self._resolver, port=self._port)
-        try:
-            answer = await authority.ask(Question(new.name, new.type), 0)
-        finally:
-            authority.close()
+        answer = await authority.ask(Question(new.name, new.type), 0)
         if answer.outcome.definitive:
             texts = set(map(harmless, answer.records if answer.outcome is Outcome.ANSWER else ()))
             gone = set(old.records if old else ()) - set(new.records)

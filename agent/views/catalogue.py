@@ -23,8 +23,7 @@ LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 # What can become of a request to a source. ``accepted``, ``quarantined`` and ``probe`` (GET, HEAD) answer 2xx,
 # ``unauthorized`` and ``replayed`` (a token with another body) 401, ``invalid`` another 4xx, ``too_large`` 413,
-# ``overloaded``, ``unavailable`` and
-# ``no_certificate`` 503.
+# ``overloaded``, ``unavailable`` and ``no_certificate`` 503.
 REQUEST_OUTCOMES = (
     "accepted", "quarantined", "probe", "unauthorized", "invalid", "too_large", "overloaded", "unavailable",
     "no_certificate", "replayed",
