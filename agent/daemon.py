@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import signal
 import socket
 import sys
@@ -18,19 +17,12 @@ from aiohttp import web
 from agent import __version__
 from agent.alerts.alertmanager import Endpoint, Notifier
 from agent.alerts.bounce_hints import hint_sentences
-from agent.alerts.catalogue import BLOCKLIST, SourceHealth, conditions, source_conditions
+from agent.alerts.catalogue import SourceHealth, conditions, source_conditions
 from agent.alerts.incidents import step
 from agent.alerts.types import Incident
 from agent.bounce_rules import shipped
 from agent.classify import explain_again
-from agent.dns.blockwatch import Asked, BlocklistWatch, Suspect
-from agent.dns.changes import Change
-from agent.dns.checks.base import MailStream, Subject, Verdict, Watched
-from agent.dns.history import CHECK as CHANGE
-from agent.dns.history import History, Known
 from agent.dns.resolver import Resolver
-from agent.dns.watch import Watch
-from agent.events import mask_addresses
 from agent.fetch import fetch
 from agent.intake.gate import Gate
 from agent.intake.http import Intake
@@ -39,15 +31,16 @@ from agent.intake.outgoing import Get
 from agent.intake.pulse import Pulse
 from agent.intake.source import Source
 from agent.ledger.base import DAY, HOUR, MINUTE, Ledger, RecentBounce, SourceState, StoreUnavailable
+from agent.ledger.documents import Documents
 from agent.ledger.process import ProcessLedger
 from agent.ledger.sqlite import load_or_create_key
 from agent.mailbox import mailbox_provider
+from agent.posture import Posture
 from agent.providers import PROVIDERS
-from agent.settings import Domain, Settings
-from agent.suffix import registered_domain
+from agent.settings import Settings
 from agent.views.http import create_app
 from agent.views.metrics import Metrics
-from agent.views.state import AlertmanagerView, ListView, Readiness, SourceView, State
+from agent.views.state import AlertmanagerView, Readiness, SourceView, State
 from agent.vitals.evaluate import edges, evaluate
 from agent.vitals.types import Snapshot
 
@@ -58,12 +51,10 @@ LAG_EVERY = 0.5
 STUCK_AFTER = 30.0  # seconds without a turn of the event loop: not alive
 RECENT_BOUNCES = 50  # shown
 EXPLAINED_BOUNCES = 500  # looked at for what they have in common
-SHOWN_CHANGES = 50
 SHUTDOWN_REQUESTS = 10.0  # seconds that requests under way may take to finish
 
 log = structlog.get_logger()
-_encode, _incident, _watched = msgspec.json.encode, msgspec.json.Decoder(Incident), msgspec.json.Decoder(Watched)
-_known, _change = msgspec.json.Decoder(Known), msgspec.json.Decoder(Change)
+_incident = msgspec.json.Decoder(Incident)
 
 
 def open_ledger(settings: Settings) -> ProcessLedger:
@@ -91,19 +82,6 @@ def build_sources(settings: Settings, ledger: Ledger, mailbox: Callable[[str], s
     }  # fmt: skip
 
 
-def suspects(settings: Settings) -> list[Suspect]:
-    """What blocklists are asked about: each domain, and the addresses it is configured to send from."""
-    found = []
-    for domain in settings.domains:
-        own = [(ip, False) for ip in domain.sending_ips if ip not in domain.shared_ips]
-        addresses = [*own, *((ip, True) for ip in domain.shared_ips)]
-        found.append(Suspect(domain.name, domain.name))
-        found += [
-            Suspect(domain.name, ip, domain.ip_shares.get(ip), len(addresses), shared) for ip, shared in addresses
-        ]
-    return found
-
-
 class Daemon:
     """The running agent. ``run`` ends after ``stop`` (or SIGTERM, SIGINT) once everything taken is committed."""
 
@@ -125,7 +103,6 @@ class Daemon:
         self._ready = {"store": "not probed yet", "intake": "not open yet", "evaluation": "not done yet"}
         self._snapshot: Snapshot | None = None
         self._incidents: dict[str, Incident] = {}
-        self._saved: dict[str, dict[str, bytes]] = {}
         self._source_states: dict[str, SourceState] = {}
         self._pulse = Pulse((s.name for s in settings.sources), self._started_at)
         self._recent: tuple[RecentBounce, ...] = ()
@@ -137,6 +114,7 @@ class Daemon:
         for source in settings.sources:
             self.metrics.declare_source(source.name, source.provider)
         self.ledger = open_ledger(settings)
+        self._stored_incidents = Documents(self.ledger, "incident")
         self._gate = Gate(self.ledger, self.metrics, clock=clock)
         self._resolver = Resolver(
             settings.dns.resolvers,
@@ -157,9 +135,7 @@ class Daemon:
         )
         for delivery in self._notifier.status():
             self.metrics.declare_alertmanager(delivery.url)
-        self._watch: Watch | None = None
-        self._history: History | None = None
-        self._blocklists: BlocklistWatch | None = None
+        self._posture = Posture(settings, self._resolver, self.ledger, self.metrics, clock=clock, share=self._share)
         self.addresses: dict[str, str] = {}
 
     def stop(self) -> None:
@@ -177,7 +153,7 @@ class Daemon:
         private = web.AppRunner(
             create_app(
                 self.metrics, self.state, private_token=_reveal(self._settings.listen.private_token) or None,
-                healthy=self._healthy, check_now=self._check_now if self._watch else None,
+                healthy=self._healthy, check_now=self._posture.check_now if self._posture.watching else None,
             ),
             handle_signals=False, access_log=None, shutdown_timeout=2.0,
         )  # fmt: skip
@@ -195,14 +171,9 @@ class Daemon:
                         ("lag", self._watch_loop_lag()),
                         ("pulse", self._keep_pulse_for_ever()),
                         ("notifier", self._notifier.run()),
+                        *self._posture.loops(),
                     )
                 ]
-                if self._watch:
-                    loops.append(group.create_task(self._watch.run(), name="dns"))
-                if self._history:
-                    loops.append(group.create_task(self._history.run(), name="dns history"))
-                if self._blocklists:
-                    loops.append(group.create_task(self._blocklists.run(), name="blocklists"))
                 if self._settings.dns.mailbox_lookup:
                     loops.append(group.create_task(self._mailboxes.run(), name="mailboxes"))
                 self._ready["intake"] = ""
@@ -231,54 +202,18 @@ class Daemon:
         try:
             # What opened or closed in the last moments is kept; Alertmanager is told nothing special.
             await self._save_incidents()
-            await self._save_findings()
+            await self._posture.save()
             await self._save_pulse()
         except StoreUnavailable as e:
             log.error("shutdown.not_saved", error=str(e))
 
     async def _restore(self) -> None:
         await self.ledger.start()
-        self._saved = {
-            kind: await self.ledger.load(kind) for kind in ("incident", "finding", "dns_known", "dns_change")
-        }
-        self._incidents = {key: _incident.decode(body) for key, body in self._saved["incident"].items()}
+        incidents = await self._stored_incidents.load()
+        self._incidents = {key: _incident.decode(body) for key, body in incidents.items()}
         self._source_states = await self.ledger.sources()
         self._pulse.restore(await self.ledger.load("rhythm"))
-        restored = [_watched.decode(body) for body in self._saved["finding"].values()]
-        if self._settings.domains:
-            # The public suffix list takes tens of milliseconds to read: not on the loop, in the middle of a check.
-            await asyncio.to_thread(registered_domain, self._settings.domains[0].name)
-            self._watch = Watch(
-                self._resolver,
-                [_subject(d, rdap=self._settings.dns.rdap) for d in self._settings.domains],
-                interval=self._settings.dns.interval,
-                min_interval=self._settings.dns.min_interval,
-                clock=self._clock,
-                rate=self._settings.dns.queries_per_second,
-                on_change=_log_finding,
-                on_opinion=self.metrics.dns_opinion,
-                on_health=self.metrics.dns_health,
-                restored=restored,
-            )
-            self._history = History(
-                self._resolver,
-                [_subject(d, rdap=self._settings.dns.rdap) for d in self._settings.domains],
-                interval=self._settings.dns.interval,
-                clock=self._clock,
-                share=self._share,
-                known={domain: _known.decode(body) for domain, body in self._saved["dns_known"].items()},
-                changes=[_change.decode(body) for body in self._saved["dns_change"].values()],
-            )
-        if self._settings.blocklists and self._settings.domains:
-            self._blocklists = BlocklistWatch(
-                self._resolver,
-                [Asked(b.name, _reveal(b.key)) for b in self._settings.blocklists],
-                suspects(self._settings),
-                interval=self._settings.dns.blocklist_interval,
-                clock=self._clock,
-                on_change=_log_finding,
-                restored=[w for w in restored if w.finding.check == BLOCKLIST],
-            )
+        await self._posture.restore()
         # What was firing is told again before anything new is decided.
         self._notifier.update(self._incidents.values())
 
@@ -301,8 +236,8 @@ class Daemon:
 
     async def _evaluate(self) -> None:
         now = self._clock()
-        if self._watch:
-            self.metrics.dns_late(self._watch.late())
+        if self._posture.watching:
+            self.metrics.dns_late(self._posture.late())
         soon = now + HOUR
         # Summed by the store as far as the windows allow: the work here does not grow with their length.
         minutes = await self.ledger.rows(MINUTE, now - DAY - MINUTE, soon, merge=HOUR, edges=edges(now, MINUTE))
@@ -326,43 +261,21 @@ class Daemon:
             phases=self._phases,
         )
         base = self._settings.alerts.runbook_base
-        found = conditions(self._snapshot, self._findings(), self._domain_phases, base, bounce_hints=hints)
+        found = conditions(self._snapshot, self._posture.findings(), self._domain_phases, base, bounce_hints=hints)
         found += source_conditions(self._source_health(), now, self._settings.vitals.stale_after, base)
         before = self._incidents
         self._incidents = step(before, found, now, self._settings.alerts.quiet_period)
         _log_incidents(before, self._incidents)
         try:
             await self._save_incidents()
-            await self._save_findings()
+            await self._posture.save()
         finally:
             self._notifier.update(self._incidents.values())
 
     async def _save_incidents(self) -> None:
-        await self._save("incident", {key: _encode(incident) for key, incident in self._incidents.items()})
-
-    async def _save_findings(self) -> None:
-        found = [w for w in self._findings() if w.finding.check != CHANGE]
-        documents = {f"{w.domain} {w.finding.check} {w.finding.subject}": _encode(w) for w in found}
-        await self._save("finding", documents)
-        if self._history:
-            await self._save_history(self._history)
-
-    async def _save_history(self, history: History) -> None:
-        # Only what is new is encoded: there may be records of thousands of domains.
-        if unsaved := history.unsaved():
-            await self.ledger.save("dns_known", {domain: _encode(known) for domain, known in unsaved.items()})
-            history.saved(unsaved)
-        saved = self._saved["dns_change"]
-        changes = {f"{c.at:.3f} {c.domain} {c.after.key}": c for c in history.changes()}
-        await self._save("dns_change", {key: saved.get(key) or _encode(c) for key, c in changes.items()})
-
-    async def _save(self, kind: str, documents: dict[str, bytes]) -> None:
-        saved = self._saved[kind]
-        changes: dict[str, bytes | None] = {k: v for k, v in documents.items() if saved.get(k) != v}
-        changes |= dict.fromkeys(saved.keys() - documents.keys())
-        if changes:
-            await self.ledger.save(kind, changes)
-            self._saved[kind] = documents
+        await self._stored_incidents.save(
+            {key: msgspec.json.encode(incident) for key, incident in self._incidents.items()}
+        )
 
     async def _probe_for_ever(self) -> None:
         while True:
@@ -419,12 +332,12 @@ class Daemon:
             snapshot=self._snapshot,
             phases=self._phases,
             domain_phases=self._domain_phases,
-            findings=self._findings(),
+            findings=self._posture.findings(),
             incidents=tuple(self._incidents.values()),
             sources=tuple(self._source_view(s.name, s.provider, s.domain or "") for s in self._settings.sources),
             recent_bounces=self._recent,
-            blocklists=self._list_views(),
-            dns_changes=self._history.changes()[:SHOWN_CHANGES] if self._history else (),
+            blocklists=self._posture.lists(),
+            dns_changes=self._posture.changes(),
             alertmanagers=tuple(
                 AlertmanagerView(d.url, d.last_success_at, d.last_error) for d in self._notifier.status()
             ),
@@ -452,33 +365,12 @@ class Daemon:
             for source in self._settings.sources
         ]
 
-    def _findings(self) -> tuple[Watched, ...]:
-        """What the watch knows, without the report addresses that DMARC records name: those are stored nowhere."""
-        found = [item for watch in (self._watch, self._blocklists) if watch for item in watch.findings()]
-        if self._history:
-            failing = [(w.domain, w.finding.check) for w in found if w.finding.verdict is Verdict.FAIL]
-            found += self._history.findings(failing)
-        return tuple(map(_masked, found))
-
     def _share(self, domain: str) -> float | None:
         """The part of the last day's mail that a domain sent."""
         if not self._snapshot:
             return None
         sent = {name: vitals.attempted.get("24h", 0) for name, vitals in self._snapshot.domains.items()}
         return sent.get(domain, 0) / total if (total := sum(sent.values())) else None
-
-    def _list_views(self) -> tuple[ListView, ...]:
-        if not self._blocklists:
-            return ()
-        health, listed = self._blocklists.health(), dict[str, dict[str, bool | None]]()
-        for listing in self._blocklists.listings():
-            listed.setdefault(listing.list, {})[listing.subject] = listing.listed
-        names = [b.name for b in self._settings.blocklists]
-        return tuple(ListView(name, health.get(name, ""), listed.get(name, {})) for name in names)
-
-    async def _check_now(self, domain: str) -> None:
-        if self._watch:
-            await self._watch.check_now(domain)
 
     def _healthy(self) -> tuple[bool, str]:
         behind = time.monotonic() - self._turned
@@ -515,49 +407,6 @@ async def _listen(runner: Any, address: str, name: str, addresses: dict[str, str
         raise OSError(e.errno, f"listen.{name}: cannot listen on {address}: {e.strerror or e}") from None
     bound: socket.socket = next(iter(site._server.sockets))  # type: ignore[union-attr] # the port when 0 was asked for
     addresses[name] = f"{host}:{bound.getsockname()[1]}"
-
-
-def _subject(domain: Domain, *, rdap: bool) -> Subject:
-    """What the DNS checks are told of a configured domain."""
-    return Subject(
-        domain.name,
-        domain.dkim_selectors,
-        domain.sending_ips,
-        parked=domain.parked,
-        helo=domain.helo_names,
-        return_path_domains=domain.return_path_domains,
-        link_domains=domain.link_domains,
-        mail_streams=tuple(
-            MailStream(s.name, s.provider, s.return_path or "", s.dkim_domain or "", s.selectors, s.ips)
-            for s in domain.mail_streams
-        ),
-        rdap=rdap,
-    )
-
-
-@functools.lru_cache(10_000)
-def _masked(watched: Watched) -> Watched:
-    return msgspec.convert(_mask(msgspec.to_builtins(watched)), Watched)
-
-
-def _mask(value: Any) -> Any:
-    if isinstance(value, str):
-        return mask_addresses(value)
-    if isinstance(value, dict):
-        return {key: _mask(item) for key, item in value.items()}
-    return [_mask(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _log_finding(watched: Watched) -> None:
-    finding = watched.finding
-    log.info(
-        "dns.finding",
-        domain=watched.domain,
-        check=finding.check,
-        subject=finding.subject,
-        verdict=finding.verdict,
-        reason=finding.reason,
-    )
 
 
 def _log_incidents(before: dict[str, Incident], after: dict[str, Incident]) -> None:

@@ -1,0 +1,36 @@
+"""Small documents that are kept in the store, written only where they differ from what lies there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.ledger.base import Ledger
+
+
+class Documents:
+    """What one part of the program keeps in the ledger under one ``kind``. ``load`` comes before ``save``."""
+
+    def __init__(self, ledger: Ledger, kind: str) -> None:
+        self._ledger = ledger
+        self._kind = kind
+        self._stored: dict[str, bytes] = {}
+
+    async def load(self) -> Mapping[str, bytes]:
+        """Everything stored, by key. Raises ``StoreUnavailable``."""
+        self._stored = await self._ledger.load(self._kind)
+        return self._stored
+
+    @property
+    def stored(self) -> Mapping[str, bytes]:
+        """What lies in the store as far as this part knows."""
+        return self._stored
+
+    async def save(self, documents: dict[str, bytes]) -> None:
+        """Make the store hold exactly these, in one transaction. Raises ``StoreUnavailable``; the next ``save`` then
+        tries again."""
+        stored = self._stored
+        changes: dict[str, bytes | None] = {k: v for k, v in documents.items() if stored.get(k) != v}
+        changes |= dict.fromkeys(stored.keys() - documents.keys())
+        if changes:
+            await self._ledger.save(self._kind, changes)
+            self._stored = documents

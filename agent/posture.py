@@ -1,0 +1,198 @@
+"""The watching of the DNS, put together: the looks at every check, the changes, the blocklists, and what is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+import structlog
+
+from agent.alerts.catalogue import BLOCKLIST
+from agent.dns.blockwatch import Asked, BlocklistWatch, Suspect
+from agent.dns.changes import Change
+from agent.dns.checks.base import MailStream, Subject, Verdict, Watched
+from agent.dns.history import CHECK as CHANGE
+from agent.dns.history import History, Known
+from agent.dns.resolver import Resolver
+from agent.dns.watch import Watch
+from agent.events import mask_addresses
+from agent.ledger.base import Ledger
+from agent.ledger.documents import Documents
+from agent.settings import Domain, Settings
+from agent.suffix import registered_domain
+from agent.views.metrics import Metrics
+from agent.views.state import ListView
+
+SHOWN_CHANGES = 50
+
+log = structlog.get_logger()
+_encode, _watched = msgspec.json.encode, msgspec.json.Decoder(Watched)
+_known, _change = msgspec.json.Decoder(Known), msgspec.json.Decoder(Change)
+
+
+class Posture:
+    """What is known of the DNS of the configured domains. ``share`` gives the part of the last day's mail that a domain
+    sent, 0..1, or ``None``; ``clock`` gives Unix seconds."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        resolver: Resolver,
+        ledger: Ledger,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float],
+        share: Callable[[str], float | None],
+    ) -> None:
+        self._settings, self._resolver, self._ledger, self._metrics = settings, resolver, ledger, metrics
+        self._clock, self._share = clock, share
+        self._findings, self._changes = Documents(ledger, "finding"), Documents(ledger, "dns_change")
+        self._watch: Watch | None = None
+        self._history: History | None = None
+        self._blocklists: BlocklistWatch | None = None
+
+    async def restore(self) -> None:
+        """Take up what an earlier run knew. Raises ``StoreUnavailable``."""
+        restored = [_watched.decode(body) for body in (await self._findings.load()).values()]
+        known = {domain: _known.decode(body) for domain, body in (await self._ledger.load("dns_known")).items()}
+        changes = [_change.decode(body) for body in (await self._changes.load()).values()]
+        dns = self._settings.dns
+        subjects = [_subject(d, rdap=dns.rdap) for d in self._settings.domains]
+        if not subjects:
+            return
+        # The public suffix list takes tens of milliseconds to read: not on the loop, in the middle of a check.
+        await asyncio.to_thread(registered_domain, subjects[0].domain)
+        self._watch = Watch(
+            self._resolver, subjects, interval=dns.interval, min_interval=dns.min_interval, clock=self._clock,
+            rate=dns.queries_per_second, on_change=_log_finding, on_opinion=self._metrics.dns_opinion,
+            on_health=self._metrics.dns_health, restored=restored,
+        )  # fmt: skip
+        self._history = History(
+            self._resolver, subjects, interval=dns.interval, clock=self._clock, share=self._share, known=known,
+            changes=changes,
+        )  # fmt: skip
+        if self._settings.blocklists:
+            self._blocklists = BlocklistWatch(
+                self._resolver,
+                [Asked(b.name, b.key.get_secret_value() if b.key else "") for b in self._settings.blocklists],
+                suspects(self._settings),
+                interval=dns.blocklist_interval,
+                clock=self._clock,
+                on_change=_log_finding,
+                restored=[w for w in restored if w.finding.check == BLOCKLIST],
+            )
+
+    def loops(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+        """What has to run for it, by name."""
+        parts = (("dns", self._watch), ("dns history", self._history), ("blocklists", self._blocklists))
+        return [(name, part.run()) for name, part in parts if part]
+
+    @property
+    def watching(self) -> bool:
+        """Whether any domain is watched."""
+        return self._watch is not None
+
+    async def check_now(self, domain: str) -> None:
+        """Look at one domain at once. Raises ``KeyError`` for one that is not watched."""
+        if not self._watch:
+            raise KeyError(domain)
+        await self._watch.check_now(domain)
+
+    def late(self) -> float:
+        """Seconds by which the next look is overdue."""
+        return self._watch.late() if self._watch else 0.0
+
+    def findings(self) -> tuple[Watched, ...]:
+        """What is known, without the report addresses that DMARC records name: those are stored nowhere."""
+        found = [item for watch in (self._watch, self._blocklists) if watch for item in watch.findings()]
+        if self._history:
+            failing = [(w.domain, w.finding.check) for w in found if w.finding.verdict is Verdict.FAIL]
+            found += self._history.findings(failing)
+        return tuple(map(_masked, found))
+
+    def changes(self) -> tuple[Change, ...]:
+        """The latest changes of records, newest first."""
+        return self._history.changes()[:SHOWN_CHANGES] if self._history else ()
+
+    def lists(self) -> tuple[ListView, ...]:
+        """Each blocklist: whether it can be believed, and what it lists."""
+        if not self._blocklists:
+            return ()
+        health, listed = self._blocklists.health(), dict[str, dict[str, bool | None]]()
+        for listing in self._blocklists.listings():
+            listed.setdefault(listing.list, {})[listing.subject] = listing.listed
+        names = [b.name for b in self._settings.blocklists]
+        return tuple(ListView(name, health.get(name, ""), listed.get(name, {})) for name in names)
+
+    async def save(self) -> None:
+        """Keep what changed. Raises ``StoreUnavailable``."""
+        found = [w for w in self.findings() if w.finding.check != CHANGE]
+        await self._findings.save({f"{w.domain} {w.finding.check} {w.finding.subject}": _encode(w) for w in found})
+        if not self._history:
+            return
+        # Only what is new is encoded: there may be records of thousands of domains.
+        if unsaved := self._history.unsaved():
+            await self._ledger.save("dns_known", {domain: _encode(known) for domain, known in unsaved.items()})
+            self._history.saved(unsaved)
+        stored = self._changes.stored
+        changes = {f"{c.at:.3f} {c.domain} {c.after.key}": c for c in self._history.changes()}
+        await self._changes.save({key: stored.get(key) or _encode(c) for key, c in changes.items()})
+
+
+def suspects(settings: Settings) -> list[Suspect]:
+    """What blocklists are asked about: each domain, and the addresses it is configured to send from."""
+    found = []
+    for domain in settings.domains:
+        own = [(ip, False) for ip in domain.sending_ips if ip not in domain.shared_ips]
+        addresses = [*own, *((ip, True) for ip in domain.shared_ips)]
+        found.append(Suspect(domain.name, domain.name))
+        found += [
+            Suspect(domain.name, ip, domain.ip_shares.get(ip), len(addresses), shared) for ip, shared in addresses
+        ]
+    return found
+
+
+def _subject(domain: Domain, *, rdap: bool) -> Subject:
+    """What the DNS checks are told of a configured domain."""
+    return Subject(
+        domain.name,
+        domain.dkim_selectors,
+        domain.sending_ips,
+        parked=domain.parked,
+        helo=domain.helo_names,
+        return_path_domains=domain.return_path_domains,
+        link_domains=domain.link_domains,
+        mail_streams=tuple(
+            MailStream(s.name, s.provider, s.return_path or "", s.dkim_domain or "", s.selectors, s.ips)
+            for s in domain.mail_streams
+        ),
+        rdap=rdap,
+    )
+
+
+@functools.lru_cache(10_000)
+def _masked(watched: Watched) -> Watched:
+    return msgspec.convert(_mask(msgspec.to_builtins(watched)), Watched)
+
+
+def _mask(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask_addresses(value)
+    if isinstance(value, dict):
+        return {key: _mask(item) for key, item in value.items()}
+    return [_mask(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _log_finding(watched: Watched) -> None:
+    finding = watched.finding
+    log.info(
+        "dns.finding",
+        domain=watched.domain,
+        check=finding.check,
+        subject=finding.subject,
+        verdict=finding.verdict,
+        reason=finding.reason,
+    )
