@@ -206,7 +206,10 @@ def _evidence(finding: Finding) -> str:
     parts = [finding.detail.rstrip(".") + f" ({finding.reason})."]
     if records:
         parts.append("Found: " + " | ".join(records[:_MOST_RECORDS]) + (f" | and {more} more" if more > 0 else ""))
-    if finding.advice:
+    fixes = list(dict.fromkeys(p.advice for p in finding.problems if p.advice))[:_MOST_RECORDS]
+    if len(fixes) > 1:
+        parts += ["What to do:", *(f"{n}. {fix}" for n, fix in enumerate(fixes, 1))]
+    elif finding.advice:
         parts.append(f"What to do: {finding.advice}")
     if finding.rfc:
         parts.append(f"See {finding.rfc}.")

@@ -24,13 +24,14 @@ async def follow(
     *,
     limit: float = CHECK_LIMIT,
     pages: Pages = _PAGES,
+    anew: bool = False,
 ) -> T:
     """Lead a plan to its end on answers no older than this call. After ``limit`` seconds every further question is
     answered with a time-out, so that the plan still ends by its own rules. What it asks of the Web goes to
-    ``pages``."""
+    ``pages``; ``anew`` has them fetched although they are kept."""
 
     def ask(question: Question) -> Awaitable[Answer]:
-        return pages.get(question, resolver) if isinstance(question, Fetch) else resolver.ask(question)
+        return pages.get(question, resolver, anew=anew) if isinstance(question, Fetch) else resolver.ask(question)
 
     resolver.fresh()
     now = asyncio.get_running_loop().time
@@ -51,7 +52,8 @@ async def follow(
 
 
 async def run_check(
-    resolver: Asks, check: Check, subject: Subject, *, limit: float = CHECK_LIMIT
+    resolver: Asks, check: Check, subject: Subject, *, limit: float = CHECK_LIMIT, anew: bool = False
 ) -> tuple[Finding, ...]:
-    """The findings of one check of one subject, now; ends within about ``limit`` seconds."""
-    return await follow(resolver, check.plan(subject), limit=limit)
+    """The findings of one check of one subject, now; ends within about ``limit`` seconds. ``anew`` is for a look that
+    confirms another."""
+    return await follow(resolver, check.plan(subject), limit=limit, anew=anew)

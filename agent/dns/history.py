@@ -16,7 +16,7 @@ from agent.dns.answer import Outcome, Question
 from agent.dns.changes import Change, Direction, describe
 from agent.dns.checks.base import Finding, Subject, Verdict, Watched
 from agent.dns.follow import follow
-from agent.dns.inventory import Inventory, RecordSet, harmless, plan
+from agent.dns.inventory import Inventory, RecordSet, behind, harmless, plan
 from agent.dns.opinion import Authority
 from agent.dns.resolver import Resolver
 
@@ -154,9 +154,10 @@ class History:
                 words, direction = describe(before, first[key])
                 found.append(Change(self._clock(), domain, before, first[key], words, direction, self._share(domain)))
             records[key] = first[key]
-        # What no record names any more is forgotten, or its return would be compared with a past long gone.
-        gone = {k for k, r in records.items() if r.role == "include" and k not in second and not _lost(records, second)}
-        self._known[domain] = Known({key: record for key, record in records.items() if key not in gone})
+        # What no record names any more is forgotten, or its return would be compared with a past long gone. What could
+        # not be looked up this time still stands in what is known.
+        named = behind(domain, records) | behind(domain, {**records, **second})
+        self._known[domain] = Known({k: r for k, r in records.items() if r.role != "include" or k in named})
         for change in found:
             log.info("dns.changed", domain=domain, role=change.after.role, direction=change.direction)
         self._changes = [*self._changes, *found][-_KEPT:]
@@ -182,11 +183,6 @@ class History:
 
 def _different(known: Inventory, now: Inventory) -> list[str]:
     return [key for key, record in now.items() if known.get(key) != record]
-
-
-def _lost(known: Inventory, now: Inventory) -> bool:
-    """Whether an SPF record could not be had this time, so that nobody knows what it includes."""
-    return any(key not in now for key, record in known.items() if record.role == "spf")
 
 
 _CHECKS = {"include": "spf"}  # the check that looks at a role, where it has another name

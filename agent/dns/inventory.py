@@ -105,6 +105,19 @@ def _targets(current: str, records: RecordSet | None) -> list[str]:
     return names
 
 
+def behind(domain: str, known: Inventory) -> set[str]:
+    """The keys of the includes that a domain's SPF record leads to, by the records that are ``known``."""
+    found: set[str] = set()
+    waiting = _targets(domain, known.get(f"spf {domain}"))
+    while waiting:
+        name = waiting.pop()
+        key = f"include {name}"
+        if name != domain and key not in found:
+            found.add(key)
+            waiting += _targets(name, known.get(key))
+    return found
+
+
 def _named(current: str, terms: Iterable[Term]) -> list[str]:
     targets = (term.target(current) for term in terms)
     return [name.lower().rstrip(".") for name in targets if name and valid_name(name.rstrip("."))]

@@ -35,11 +35,11 @@ class Pages:
         self._kept: dict[str, tuple[float, Page]] = {}
         self._bytes = 0
 
-    async def get(self, wanted: Fetch, resolver: Asks) -> Page:
-        """The page, whatever happens."""
+    async def get(self, wanted: Fetch, resolver: Asks, *, anew: bool = False) -> Page:
+        """The page, whatever happens; ``anew`` takes none that was kept."""
         now = self._clock()
         begun, known = self._kept.get(wanted.url, (0.0, None))
-        if known is not None:
+        if known is not None and not anew:
             age = wanted.max_age if known.status in (200, 404) else min(wanted.max_age, _RETRY)
             if 0 <= now - begun < age:
                 return msgspec.structs.replace(known, question=wanted, at=now)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.dns.checks import CHECKS
-from agent.dns.checks.base import SEVERITY, Finding, Subject, Verdict
+from agent.dns.checks.base import SEVERITY, Finding, Problem, Subject, Verdict
 from agent.dns.follow import CHECK_LIMIT, run_check
 from agent.dns.resolver import Resolver
 
@@ -41,7 +41,7 @@ async def check_domain(
         findings = await run_check(resolver, CHECKS[name], subject, limit=limit)
         if any(f.verdict is Verdict.FAIL for f in findings):
             await asyncio.sleep(confirm_after)
-            again = await run_check(resolver, CHECKS[name], subject, limit=limit)
+            again = await run_check(resolver, CHECKS[name], subject, limit=limit, anew=True)
             return confirm(findings, again)
         return findings
 
@@ -104,13 +104,15 @@ def _fix(finding: Finding) -> Table:
     name = f"{finding.check} {finding.subject}".strip()
     style = STYLE[finding.verdict]
     grid.add_row(Text(finding.verdict.upper(), style), plain(f"{name}: {finding.reason}", "bold"))
-    grid.add_row("why", plain(finding.detail))
     for record in finding.records:
         grid.add_row("found", plain(record))
-    if finding.advice:
-        grid.add_row("do", plain(finding.advice, "bold"))
-    if finding.rfc:
-        grid.add_row("see", plain(finding.rfc))
+    whole = Problem(finding.verdict, finding.reason, finding.detail, finding.advice, finding.rfc)
+    for problem in finding.problems or (whole,):
+        grid.add_row("why", plain(problem.detail))
+        if problem.advice:
+            grid.add_row("do", plain(problem.advice, "bold"))
+        if problem.rfc:
+            grid.add_row("see", plain(problem.rfc))
     return grid
 
 

@@ -186,7 +186,7 @@ class Watch:
         findings = await run_check(answers, plan, subject, limit=self._limit)
         if any(self._is_bad_news(domain, f) for f in findings):
             await asyncio.sleep(self._confirm_after)
-            findings = confirm(findings, await run_check(self._resolver, plan, subject, limit=self._limit))
+            findings = confirm(findings, await run_check(self._resolver, plan, subject, limit=self._limit, anew=True))
         doubted = [f for f in findings if self._is_bad_news(domain, f)]
         if self._health and set(self._health.values()) == {Health.BROKEN}:
             return tuple(_without_resolver(f) for f in findings)

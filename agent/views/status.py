@@ -11,7 +11,8 @@ Fields are only ever added under ``api`` 1. Times are Unix seconds (0 = never), 
   ``last_event_at``
 - ``phases`` by name, ``domain_phases``
 - ``findings``: ``domain``, ``finding`` (``check``, ``subject``, ``verdict``, ``reason``, ``detail``, ``advice``,
-  ``rfc``, ``records``, ``ttl``), ``checked_at``, ``since``, ``definitive_at``, ``last_definitive``
+  ``rfc``, ``records``, ``ttl``, and ``problems``, each with ``verdict``, ``reason``, ``detail``, ``advice``, ``rfc``;
+  empty where the finding says it all), ``checked_at``, ``since``, ``definitive_at``, ``last_definitive``
 - ``incidents``: ``state`` (``open``, ``closing``, ``resolved``), ``labels``, ``annotations``, ``starts_at``,
   ``cleared_at``, ``resolved_at``
 - ``sources``: ``name``, ``provider``, ``domain``, ``last_received_at``, ``last_event_at``, ``requests`` by outcome,

@@ -259,6 +259,31 @@ async def test_a_vendors_include_is_watched_and_a_new_one_is_no_change_of_its_ow
     assert one.findings() == ()
 
 
+@pytest.mark.parametrize("lost", ["_spf.esp.example", "_a.esp.example", DOMAIN])
+async def test_an_include_behind_a_failed_lookup_is_not_forgotten(lost: str) -> None:
+    resolver = FakeResolver(ZONE, ZONE)
+    one = history(resolver)
+    await one.look(SUBJECT)
+    # Something else changes while a record that leads to the include cannot be had.
+    weaker = changed(dmarc=["v=DMARC1; p=none"])
+    resolver.zone = {**weaker, lost: Outcome.SERVFAIL}
+    resolver.truth = weaker
+    assert [c.after.role for _ in range(3) for c in await one.look(SUBJECT)] == ["dmarc"]
+    resolver.zone = {**weaker, "_a.esp.example": {"TXT": ["v=spf1 +all"]}}
+    resolver.truth = None
+    found = [c for _ in range(3) for c in await one.look(SUBJECT)]
+    assert [(c.after.name, c.direction) for c in found] == [("_a.esp.example", W)]
+
+
+async def test_an_include_that_is_no_longer_named_is_forgotten() -> None:
+    resolver = FakeResolver(ZONE, ZONE)
+    one = history(resolver)
+    await one.look(SUBJECT)
+    resolver.zone = resolver.truth = {**ZONE, DOMAIN: {**ZONE[DOMAIN], "TXT": ["v=spf1 -all"]}}  # type: ignore[dict-item]
+    assert len(await one.look(SUBJECT)) == 1
+    assert not [key for key in one.unsaved()[DOMAIN].records if key.startswith("include")]
+
+
 async def test_history_survives_a_restart() -> None:
     resolver = FakeResolver(ZONE, ZONE)
     one = history(resolver)

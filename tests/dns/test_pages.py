@@ -117,6 +117,22 @@ async def test_a_page_is_kept_only_where_the_question_allows_it(authority: Autho
     assert len(asked) == 4
 
 
+async def test_a_confirming_look_takes_no_kept_page(authority: Authority) -> None:
+    handler, asked = saying(answer("200 OK", b"one"), answer("200 OK", b"two"))
+    kept = pages(authority)
+
+    def plan(url: str) -> Plan:
+        (found,) = yield (get(url, max_age=86400),)
+        return (Finding("x", "", Verdict.OK, page(found).body.decode(), ""),)
+
+    async with serving(handler, authority.server(HOST)) as port:
+        url = f"https://{HOST}:{port}/"
+        looks = [(await follow(Here(), plan(url), pages=kept, anew=anew))[0].reason for anew in (False, False, True)]
+        assert looks == ["one", "one", "two"]
+        assert (await follow(Here(), plan(url), pages=kept))[0].reason == "two", "what it found is kept"
+    assert len(asked) == 2
+
+
 async def test_what_is_kept_stays_bounded(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.dns.pages._KEPT", 3)
     monkeypatch.setattr("agent.dns.pages._KEPT_BYTES", 250)

@@ -6,11 +6,12 @@ import io
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from agent.dns.checks import CHECKS
-from agent.dns.checks.base import Finding, Subject, Verdict
+from agent.dns.checks.base import Finding, Problem, Subject, Verdict, conclude
 from agent.dns.report import as_json, check_domain, confirm, render, worst
 from agent.dns.resolver import Resolver
 from tests.servers.dns import dns_server
@@ -77,13 +78,44 @@ def test_what_stands_beside_comes_before_the_result() -> None:
     assert json.loads(as_json([finding("ok")], domain="a.com"))["domain"] == "a.com"
 
 
+def test_every_problem_has_its_own_fix() -> None:
+    problems = [
+        Problem(Verdict.OK, "note", "Fine as it is."),
+        Problem(Verdict.WARN, "ptr_used", "ptr is slow.", "Remove ptr."),
+        Problem(Verdict.FAIL, "plus_all", "Anybody may send.", "Publish -all.", "RFC 7208 section 5.1"),
+        Problem(Verdict.WARN, "ptr_used", "ptr is slow.", "Remove ptr."),
+    ]
+    found = conclude("spf", "", problems, ok="", rfc="RFC 7208")
+    assert (found.reason, found.advice) == ("plus_all", "Publish -all.")
+    assert [(p.reason, p.advice, p.rfc) for p in found.problems] == [
+        ("plus_all", "Publish -all.", "RFC 7208 section 5.1"), ("ptr_used", "Remove ptr.", "RFC 7208"),
+    ]  # fmt: skip
+    text = shown(found)
+    order = ["spf: plus_all", "Anybody may send.", "Publish -all.", "ptr is slow.", "Remove ptr."]
+    assert sorted(order, key=text.index) == order
+    assert [p["advice"] for p in json.loads(as_json([found]))["findings"][0]["problems"]] == [
+        "Publish -all.", "Remove ptr.",
+    ]  # fmt: skip
+
+
+def test_nothing_wrong_lists_no_problems() -> None:
+    assert conclude("mta_sts", "", [Problem(Verdict.OK, "sts_absent", "None.")], ok="", rfc="r").problems == ()
+
+
+def test_a_finding_stored_before_problems_were_listed_is_read() -> None:
+    stored = b'{"check":"spf","subject":"","verdict":"fail","reason":"plus_all","detail":"d","advice":"a"}'
+    old = msgspec.json.decode(stored, type=Finding)
+    assert old.problems == ()
+    assert "a" in shown(old)
+
+
 def test_json_is_one_object() -> None:
     data = json.loads(as_json([finding("warn", record="v=spf1"), finding("ok")]))
     assert data["verdict"] == "warn"
     assert data["findings"][0] == {
         "check": "spf", "subject": "", "verdict": "warn", "reason": "why", "detail": "It is so.", "advice": "",
         "rfc": "",
-        "records": ["v=spf1"], "ttl": 0,
+        "records": ["v=spf1"], "ttl": 0, "problems": [],
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from agent.dns.answer import Answer, Outcome, Question
 from agent.dns.checks.base import Finding, Plan, Subject, Verdict, Watched
+from agent.dns.follow import run_check
 from agent.dns.resolver import Resolver
 from agent.dns.watch import Watch
 from tests.dns.zone import answers
@@ -133,6 +134,24 @@ async def test_good_news_is_published_at_once(dns: Fake, now: Now) -> None:
     assert found.last_definitive == found.finding
     assert len(dns.asked) == 1
     assert w.last_round_at == 1000
+
+
+async def test_only_the_confirming_look_has_pages_fetched_anew(
+    dns: Fake, now: Now, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[bool] = []
+
+    async def spy(*arguments: object, anew: bool = False, **options: object) -> object:
+        looks.append(anew)
+        return await run_check(*arguments, anew=anew, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("agent.dns.watch.run_check", spy)
+    dns.zone["a.com"] = {"TXT": ["ok"]}
+    w = watch(dns, now)
+    await look(w)
+    dns.zone["a.com"] = {"TXT": ["fail"]}
+    await look(w)
+    assert looks == [False, False, True]
 
 
 async def test_bad_news_is_confirmed_on_a_fresh_channel(dns: Fake, now: Now) -> None:

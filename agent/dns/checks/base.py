@@ -53,11 +53,23 @@ class Subject(msgspec.Struct, frozen=True):
     mail_streams: tuple[MailStream, ...] = ()
 
 
+class Problem(msgspec.Struct, frozen=True):
+    """One thing that is not as it should be, and what to do about it; a check concludes from all of them."""
+
+    verdict: Verdict
+    reason: str
+    detail: str
+    advice: str = ""
+    rfc: str = ""
+
+
 class Finding(msgspec.Struct, frozen=True):
     """What one check says. ``subject`` is the selector, address or list concerned, else ``""``. ``reason`` is a
     stable code (``key_missing``, ``policy_none``, ...), ``detail`` a sentence for people, ``advice`` what to do,
     with the exact record to publish where there is one, ``rfc`` the section it rests on. ``records`` are the
-    offending or confirming records as found, ``ttl`` the lowest TTL behind the finding, in seconds."""
+    offending or confirming records as found, ``ttl`` the lowest TTL behind the finding, in seconds. ``problems`` are
+    all that were found, the worst first, each with advice of its own; empty where nothing is wrong, or where the
+    finding itself is all there is to say."""
 
     check: str
     subject: str
@@ -68,6 +80,7 @@ class Finding(msgspec.Struct, frozen=True):
     rfc: str = ""
     records: tuple[str, ...] = ()
     ttl: int = 0
+    problems: tuple[Problem, ...] = ()
 
 
 class Watched(msgspec.Struct, frozen=True):
@@ -99,16 +112,6 @@ class Check(Protocol):
 SEVERITY = (Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.OK)
 
 
-class Problem(msgspec.Struct, frozen=True):
-    """One thing that is not as it should be; a check concludes from all of them."""
-
-    verdict: Verdict
-    reason: str
-    detail: str
-    advice: str = ""
-    rfc: str = ""
-
-
 def lost(answer: Answer) -> Problem:
     """The problem of an answer from which nothing can be concluded."""
     q = answer.question
@@ -137,7 +140,16 @@ def conclude(
     worst = ordered[0]
     detail = " ".join(dict.fromkeys(p.detail for p in ordered[:10]))[:2000]
     advice = worst.advice[:2000]
-    return Finding(check, subject, worst.verdict, worst.reason, detail, advice, worst.rfc or rfc, shown, ttl)
+    listed = [p for p in dict.fromkeys(ordered) if p.verdict is not Verdict.OK][:10]
+    return Finding(check, subject, worst.verdict, worst.reason, detail, advice, worst.rfc or rfc, shown, ttl,
+                   tuple(_short(p, rfc) for p in listed))  # fmt: skip
+
+
+def _short(problem: Problem, rfc: str) -> Problem:
+    """A problem as a finding may keep it: hostile records make sentences of any length."""
+    return Problem(
+        problem.verdict, problem.reason, problem.detail[:2000], problem.advice[:2000], problem.rfc or rfc
+    )  # fmt: skip
 
 
 def asked_once(plan: Plan, known: dict[Question, Answer]) -> Plan:

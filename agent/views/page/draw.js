@@ -160,12 +160,14 @@ function phaseFacts(name, phases) {
 function check(watched) {
   const { finding } = watched;
   const fact = (name, value) => (value ? [el("dt", {}, name), el("dd", {}, value)] : []);
+  const fixes = finding.problems.length > 1 ? el("ol", { class: "fixes" }, ...finding.problems.map((p) =>
+    el("li", {}, pill(p.verdict), ` ${p.detail}`, p.advice ? el("p", {}, el("strong", {}, p.advice)) : null))) : null;
   const records = finding.records.length ? finding.records : watched.last_definitive?.records ?? [];
   return el("details", { "data-key": `${watched.domain} ${finding.check} ${finding.subject}` },
     el("summary", { "data-key": `summary ${watched.domain} ${finding.check} ${finding.subject}` }, pill(finding.verdict),
       el("span", { class: "name" }, words(finding.check).toUpperCase(), finding.subject ? el("code", {}, finding.subject) : null),
       el("span", { class: "muted says" }, finding.detail)),
-    el("dl", {}, ...fact("Finding", finding.detail), ...fact("What to do", finding.advice),
+    el("dl", {}, ...(fixes ? fact("What to do", fixes) : [...fact("Finding", finding.detail), ...fact("What to do", finding.advice)]),
       ...(records.length ? fact("Record", el("span", {}, ...records.map((r) => el("code", { class: "record" }, r)))) : []),
       ...fact("Reason", el("code", {}, finding.reason)), ...fact("Rests on", finding.rfc),
       ...fact("Last good answer", age(watched.definitive_at)), ...fact("Verdict since", age(watched.since)),

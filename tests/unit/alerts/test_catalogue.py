@@ -9,7 +9,7 @@ import pytest
 
 from agent.alerts.catalogue import ALERTS, SourceHealth, conditions, source_conditions, target_holds
 from agent.alerts.types import Condition, Holds
-from agent.dns.checks.base import Finding, Verdict, Watched
+from agent.dns.checks.base import Finding, Problem, Verdict, Watched
 from agent.ledger.base import Cell, Row
 from agent.vitals.evaluate import evaluate
 from agent.vitals.phases import PHASES
@@ -149,6 +149,13 @@ def test_a_dns_alert_carries_record_and_advice() -> None:
     description = conditions(None, [item], PHASE_OF, BASE)[0].annotations["description"]
     for part in ("No key is published (key_missing).", "v=DKIM1; p=", "Publish v=DKIM1; p=...", "RFC 6376 3.6.1"):
         assert part in description
+
+
+def test_a_dns_alert_lists_every_fix() -> None:
+    problems = tuple(Problem(Verdict.FAIL, "r", f"d{n}", fix) for n, fix in enumerate(("Publish A.", "", "Remove B.")))
+    item = watched(Verdict.FAIL, advice="Publish A.", problems=problems)
+    description = conditions(None, [item], PHASE_OF, BASE)[0].annotations["description"]
+    assert "What to do:\n1. Publish A.\n2. Remove B." in description
 
 
 def test_a_hostile_zone_makes_no_endless_message() -> None:
