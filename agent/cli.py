@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from agent import __version__
+from agent.cli_backtest import backtest
 from agent.cli_check import check
 from agent.cli_common import ConfigError, console, load_settings
 from agent.cli_import import import_, quarantine
@@ -54,6 +55,7 @@ cli.add_command(check)
 cli.add_command(simulate)
 cli.add_command(import_)
 cli.add_command(quarantine)
+cli.add_command(backtest)
 
 
 @cli.command()

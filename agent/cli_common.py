@@ -18,6 +18,15 @@ EX_CONFIG = 78
 PIPE_WIDTH = 160  # columns of tables that go to no terminal
 
 
+CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("/etc/mailvitals/mailvitals.yaml"),
+    show_default=True,
+    help="Settings file (YAML).",
+)
+
+
 class ConfigError(click.ClickException):
     exit_code = EX_CONFIG
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli_common import ConfigError, console, load_settings, progress
+from agent.cli_common import CONFIG, ConfigError, console, load_settings, progress
 
 if TYPE_CHECKING:
     from agent.intake.gate import Gate
@@ -18,17 +18,9 @@ if TYPE_CHECKING:
     from agent.ledger.base import Ledger
     from agent.settings import Settings
 
-_CONFIG = click.option(
-    "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("/etc/mailvitals/mailvitals.yaml"),
-    show_default=True,
-    help="Settings file (YAML).",
-)
-
 
 @click.command("import")
-@_CONFIG
+@CONFIG
 @click.option("--source", required=True, help="Configured source the bodies belong to.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def import_(config: Path, source: str, files: tuple[Path, ...]) -> int:
@@ -128,7 +120,7 @@ def quarantine() -> None:
 
 
 @quarantine.command("list")
-@_CONFIG
+@CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def quarantine_list(config: Path, as_json: bool) -> int:
     """Show what lies in quarantine, oldest first. Bodies stay sealed; they are kept for seven days.
@@ -160,7 +152,7 @@ def quarantine_list(config: Path, as_json: bool) -> int:
 
 
 @quarantine.command("replay")
-@_CONFIG
+@CONFIG
 @click.option("--source", help="Only bodies of this source.")
 @click.argument("ids", nargs=-1, type=int)
 def quarantine_replay(config: Path, source: str | None, ids: tuple[int, ...]) -> int:

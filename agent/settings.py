@@ -23,6 +23,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidationError,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -159,6 +160,9 @@ Ratio = Annotated[float, Field(gt=0, lt=1)]
 Mails = Annotated[int, Field(ge=0)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Range = Annotated[tuple[_NotNegative, _NotNegative], AfterValidator(_ascending)]
+
+
+PhaseName = Literal["foundation", "growth", "enterprise"]
 
 
 class _Model(BaseModel):
@@ -441,9 +445,7 @@ class Domain(_Model):
     name: DomainName = Field(
         description="The domain; events of its subdomains count as its own unless they are listed."
     )
-    phase: Literal["foundation", "growth", "enterprise"] = Field(
-        "foundation", description="Phase whose targets it is held to."
-    )
+    phase: PhaseName = Field("foundation", description="Phase whose targets it is held to.")
     dkim_selectors: tuple[Selector, ...] = Field(
         (), description="Selectors in use; without any, those that sending services use for everybody are looked for."
     )
@@ -537,12 +539,27 @@ class Phases(_Model):
         }
 
 
-class Settings(BaseSettings):
-    """mailvitals settings."""
+class _File(BaseSettings):
+    """What a whole file holds. Where its values come from is the business of ``settings_file`` alone."""
 
     model_config = SettingsConfigDict(
         extra="forbid", frozen=True, env_prefix=PREFIX, env_nested_delimiter="__", hide_input_in_errors=True
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+class Settings(_File):
+    """mailvitals settings."""
 
     listen: Listen = Field(description="Where the two listeners are.")
     store: Store = Field(description="Where events are counted.")
@@ -576,17 +593,6 @@ class Settings(BaseSettings):
                 raise PydanticCustomError("twice", "{what} has `{name}` twice", {"what": what, "name": twice[0]})
         return self
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
-
 
 def load(path: Path, environ: Mapping[str, str]) -> Settings:
     """Read and check the settings. Raises ``SettingsError`` with every problem found, and nothing else."""
@@ -596,6 +602,58 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
 def loads(text: str, environ: Mapping[str, str], origin: str = "settings") -> Settings:
     """Like ``load``, from text."""
     return settings_file.loads(Settings, text, environ, origin)
+
+
+class Trial(_File):
+    """A policy to try on stored history: the settings that decide which rates become alerts, as far as they are to be
+    different."""
+
+    phases: Phases = Phases()
+    vitals: Vitals = Vitals()
+    alerts: Alerts = Alerts()
+    domain_phases: dict[DomainName, PhaseName] = {}
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Trial:
+        for section, idle in (("vitals", {"interval"}), ("alerts", {"resend", "runbook_base"})):
+            given: set[str] = getattr(self, section).model_fields_set & idle
+            if given:
+                raise PydanticCustomError(
+                    "idle", "`{key}` decides nothing that is replayed", {"key": f"{section}.{min(given)}"}
+                )
+        return self
+
+
+def load_policy(path: Path, settings: Settings) -> Settings:
+    """The settings with the policy in a file in place of their own. Raises ``SettingsError`` with every problem."""
+    trial = settings_file.load(Trial, path, {})
+    names = [d.name for d in settings.domains]
+    problems = [
+        f"{path}: domain_phases: no domain `{name}` is configured{did_you_mean(name, names)}"
+        for name in trial.domain_phases
+        if name not in names
+    ]
+    phases = {
+        name: getattr(settings.phases, name).model_dump(exclude_unset=True)
+        | getattr(trial.phases, name).model_dump(exclude_unset=True)
+        for name in PHASES
+    }
+    try:
+        merged = Phases.model_validate(phases)
+    except ValidationError as e:
+        problems += [f"{path}: phases, with those in force: {error['msg']}" for error in e.errors()]
+    if problems:
+        raise SettingsError(problems)
+    return settings.model_copy(
+        update={
+            "phases": merged,
+            "vitals": settings.vitals.model_copy(update=trial.vitals.model_dump(exclude_unset=True)),
+            "alerts": settings.alerts.model_copy(update=trial.alerts.model_dump(exclude_unset=True)),
+            "domains": tuple(
+                d.model_copy(update={"phase": trial.domain_phases.get(d.name, d.phase)}) for d in settings.domains
+            ),
+        }
+    )
 
 
 def schema() -> dict[str, Any]:

@@ -35,6 +35,19 @@ def edges(now: float, width: int) -> list[float]:
 _Sums = dict[Cell, list[int]]
 
 
+def hours_by_domain(rows: Iterable[Row]) -> dict[str, list[Hour]]:
+    """The hours of each domain, in order of time, from rows of the hour roll-up in any order."""
+    found: dict[str, dict[int, list[int]]] = {}
+    for bucket, cell, measure, count in rows:
+        hours = found.setdefault(cell[0], {})
+        values = hours.setdefault(bucket, [0] * len(FIELDS))
+        if measure in _INDEX:
+            values[_INDEX[measure]] += count
+    return {
+        domain: [(start, Counts(*values)) for start, values in sorted(hours.items())] for domain, hours in found.items()
+    }
+
+
 def evaluate(
     now: float,
     domains: Mapping[str, Phase],

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agent.providers import PROVIDERS
-from agent.settings import Settings, SettingsError, load, loads, schema
+from agent.settings import Settings, SettingsError, load, load_policy, loads, schema
 from agent.settings_file import MAX_BYTES, keys, variable
 
 ROOT = Path(__file__).parents[2]
@@ -570,3 +570,51 @@ def test_mail_streams_say_how_mail_is_sent() -> None:
 def test_what_is_wrong_with_a_mail_stream(streams: str, problem: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(problem)):
         loads(BASE + f"domains: [{{name: example.com, mail_streams: {streams}}}]\n", {})
+
+
+def test_a_policy_takes_the_place_of_what_it_names(tmp_path: Path) -> None:
+    settings = loads(
+        "listen: {}\nstore: {url: sqlite:////tmp/x.db}\ndomains: [{name: a.example}, {name: b.example}]\n"
+        "phases: {foundation: {bounce_max: 0.02, deliverability_min: 0.9}}\nvitals: {stale_after: 2h, interval: 3s}\n",
+        {},
+    )
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        "phases: {foundation: {bounce_max: 0.005}}\nvitals: {bounce_classes: [hard]}\nalerts: {quiet_period: 5m}\n"
+        "domain_phases: {b.example: growth}\n"
+    )
+    new = load_policy(file, settings)
+    foundation = new.phases.in_force()["foundation"]
+    assert (foundation.bounce_max, foundation.deliverability_min) == (0.005, 0.9)
+    assert (new.vitals.stale_after, new.vitals.interval, new.vitals.bounce_classes) == (7200.0, 3.0, ("hard",))
+    assert new.alerts.quiet_period == 300.0
+    assert [d.phase for d in new.domains] == ["foundation", "growth"]
+    assert new.store == settings.store
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("domain_phases: {a.exmaple: growth}", "no domain `a.exmaple` is configured; did you mean `a.example`?"),
+        ("domain_phases: {a.example: grwth}", "domain_phases.a.example: "),
+        ("vitals: {interval: 3s}", "`vitals.interval` decides nothing that is replayed"),
+        ("alerts: {resend: 3s}", "`alerts.resend` decides nothing that is replayed"),
+        ("listen: {}", "listen: unknown key"),
+        ("phases: {growht: {}}", "phases.growht: unknown key; did you mean `growth`?"),
+        ("phases: {foundation: {complaint_max: 0.5}}", "complaint_max must not be above complaint_breach"),
+        ("phases: {foundation: {complaint_max: 0.0029}}", "phases, with those in force"),
+    ],
+)
+def test_a_wrong_policy_is_explained(tmp_path: Path, text: str, says: str) -> None:
+    settings = loads(
+        "listen: {}\nstore: {url: sqlite:////tmp/x.db}\ndomains: [{name: a.example}]\n"
+        "phases: {foundation: {complaint_max: 0.0001, complaint_breach: 0.0002}}\n",
+        {},
+    )
+    file = tmp_path / "policy.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError) as e:
+        load_policy(file, settings)
+    (problem,) = e.value.problems
+    assert says in problem
+    assert problem.startswith(str(file))
