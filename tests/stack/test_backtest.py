@@ -24,11 +24,11 @@ def bad_day(tmp_path_factory: pytest.TempPathFactory) -> Agent:
     idle = Agent(folder / "agent", {"sources": [SOURCE], "domains": [{"name": DOMAIN}]})
     start = time.time() - 10 * DAY
     common = {"soft": 0.0, "block": 0.0, "undetermined": 0.0, "late": 0.0, "duplicates": 0.0, "asynchronous": 0.0}
+    spans = [(0, 6, 4000, 0.003), (6, 1, 2000, 0.06), (7, 2.9, 4000, 0.003)]  # from day, days, messages, hard bounces
     parts = [
-        Scenario(start=start, duration=6 * DAY, messages=4000, hard=0.003, domains={DOMAIN: 1.0}, seed=1, **common),
-        Scenario(start=start + 6 * DAY, duration=DAY, messages=2000, hard=0.06, domains={DOMAIN: 1.0}, seed=2, **common),
-        Scenario(start=start + 7 * DAY, duration=2.9 * DAY, messages=4000, hard=0.003, domains={DOMAIN: 1.0}, seed=3,
-                 **common),
+        Scenario(start=start + day * DAY, duration=days * DAY, messages=messages, hard=hard, seed=n,
+                 domains={DOMAIN: 1.0}, **common)
+        for n, (day, days, messages, hard) in enumerate(spans)
     ]  # fmt: skip
     files = []
     for n, part in enumerate(parts):
