@@ -60,7 +60,7 @@ class Posture:
         known = {domain: _known.decode(body) for domain, body in (await self._ledger.load("dns_known")).items()}
         changes = [_change.decode(body) for body in (await self._changes.load()).values()]
         dns = self._settings.dns
-        subjects = [_subject(d, rdap=dns.rdap) for d in self._settings.domains]
+        subjects = [subject_of(d, rdap=dns.rdap) for d in self._settings.domains]
         if not subjects:
             return
         # The public suffix list takes tens of milliseconds to read: not on the loop, in the middle of a check.
@@ -155,7 +155,7 @@ def suspects(settings: Settings) -> list[Suspect]:
     return found
 
 
-def _subject(domain: Domain, *, rdap: bool) -> Subject:
+def subject_of(domain: Domain, *, rdap: bool) -> Subject:
     """What the DNS checks are told of a configured domain."""
     return Subject(
         domain.name,

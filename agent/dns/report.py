@@ -14,6 +14,7 @@ from rich.text import Text
 from agent.dns.checks import CHECKS
 from agent.dns.checks.base import SEVERITY, Finding, Problem, Subject, Verdict
 from agent.dns.follow import CHECK_LIMIT, run_check
+from agent.dns.opinion import second_opinion
 from agent.dns.resolver import Resolver
 
 STYLE = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "magenta"}
@@ -26,10 +27,14 @@ async def check_domain(
     confirm_after: float = 1.0,
     limit: float = CHECK_LIMIT,
     on_done: Callable[[str], None] | None = None,
+    believed: bool = False,
+    authority_port: int = 53,
 ) -> tuple[Finding, ...]:
     """The findings of every check, all run at once. A check with a ``fail`` among its findings is run again
-    ``confirm_after`` seconds later, and what a second look does not confirm is not reported. ``on_done`` is told the
-    name of each check that has come to its end."""
+    ``confirm_after`` seconds later, and what a second look does not confirm is not reported. Then the zone's own
+    servers (at ``authority_port``) have to say the same, or two of the resolvers, or nobody can tell; unless the
+    resolver is ``believed`` whatever others say. ``on_done`` is told the name of each check that has come to its end.
+    """
 
     async def told(name: str) -> tuple[Finding, ...]:
         findings = await confirmed(name)
@@ -42,8 +47,15 @@ async def check_domain(
         if any(f.verdict is Verdict.FAIL for f in findings):
             await asyncio.sleep(confirm_after)
             again = await run_check(resolver, CHECKS[name], subject, limit=limit, anew=True)
-            return confirm(findings, again)
-        return findings
+            findings = confirm(findings, again)
+        doubted = [] if believed else [f for f in findings if f.verdict is Verdict.FAIL]
+        if not doubted:
+            return findings
+        weighed = await second_opinion(
+            resolver, CHECKS[name], subject, doubted, limit=limit, port=authority_port
+        )  # fmt: skip
+        stands = {f.subject: finding for f, (_, finding) in zip(doubted, weighed, strict=True)}
+        return tuple(stands.get(f.subject, f) for f in findings)
 
     return tuple(f for findings in await asyncio.gather(*map(told, CHECKS)) for f in findings)
 

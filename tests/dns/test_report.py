@@ -10,10 +10,12 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from agent.dns.answer import Answer, Outcome, Question
 from agent.dns.checks import CHECKS
 from agent.dns.checks.base import Finding, Problem, Subject, Verdict, conclude
 from agent.dns.report import as_json, check_domain, confirm, render, worst
 from agent.dns.resolver import Resolver
+from tests.dns.zone import Zone, answers
 from tests.servers.dns import dns_server
 
 REVERSE = "2.0.192.in-addr.arpa"
@@ -117,6 +119,43 @@ def test_json_is_one_object() -> None:
         "rfc": "",
         "records": ["v=spf1"], "ttl": 0, "problems": [],
     }  # fmt: skip
+
+
+class Two(Resolver):
+    """One answer for who asks a resolver, another for who asks the zone's own server; ``None``: it is not reached."""
+
+    def __init__(self, told: Zone, truth: Zone | None) -> None:
+        super().__init__()
+        self.told, self.truth = told, truth
+
+    async def servers(self) -> tuple[str, ...]:
+        return ("192.0.2.1:53",)
+
+    async def ask(self, question: Question) -> Answer:
+        if not question.server:
+            glue: Zone = {"a.example": {"NS": ["ns.a.example"]}, "ns.a.example": {"A": ["192.0.2.53"]}}
+            return answers(glue if question.type in ("NS", "A") else self.told)(question)
+        if self.truth is None or question.server != "192.0.2.53:53":
+            return Answer(question, Outcome.TIMEOUT)
+        return msgspec.structs.replace(answers(self.truth)(question), authoritative=True)
+
+
+@pytest.mark.parametrize("believed", [False, True])
+@pytest.mark.parametrize(("truth", "reason"), [("there", "split_answers"), ("gone", "missing_record"),
+                                               ("silent", "unconfirmed")])  # fmt: skip
+async def test_a_failure_needs_the_zones_own_servers_unless_somebody_wants_just_this_resolver(
+    believed: bool, truth: str, reason: str
+) -> None:
+    soa = ["ns.a.example h.a.example 1 2 3 4 5"]
+    own: dict[str, Zone | None] = {
+        "there": {"a.example": {"TXT": ["v=spf1 -all"], "SOA": soa}}, "gone": {"a.example": {"SOA": soa}},
+        "silent": None,
+    }  # fmt: skip
+    resolver = Two({"a.example": {"MX": ["0 ."]}}, own[truth])
+    found = await check_domain(resolver, Subject("a.example"), confirm_after=0.0, believed=believed)
+    (spf,) = [f for f in found if f.check == "spf"]
+    assert spf.reason == ("missing_record" if believed else reason)
+    await resolver.aclose()
 
 
 async def test_all_checks_against_a_real_server(tmp_path: Path) -> None:

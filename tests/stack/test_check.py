@@ -10,15 +10,18 @@ from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from agent.cli_check import check
 from agent.dns.checks import CHECKS
 from tests.servers.agent import agent, command
 from tests.servers.base import free_port, wait_until
 from tests.servers.dns import DnsServer, dns_server
 from tests.servers.terminal import terminal
+from tests.servers.unbound import unbound
 
 
 def _zone(spf: str, dmarc: str, dkim: bool = True) -> str:
@@ -29,6 +32,19 @@ def _zone(spf: str, dmarc: str, dkim: bool = True) -> str:
         f'@ TXT "{spf}"\n@ MX 10 mx\nmx A 192.0.2.25\n@ A 192.0.2.80\nout A 192.0.2.1\n_dmarc TXT "{dmarc}"\n'
         + (f"s1._domainkey TXT {strings}\n" if dkim else "")
     )  # fmt: skip
+
+
+def settings(folder: Path, resolver: str, domain: dict[str, object]) -> Path:
+    path = folder / "mailvitals.yaml"
+    path.write_text(
+        json.dumps(
+            {
+                "listen": {}, "store": {"url": f"sqlite:///{folder / 'ledger.db'}"}, "domains": [domain],
+                "dns": {"resolvers": [resolver], "timeout": "1s"},
+            }
+        )
+    )  # fmt: skip
+    return path
 
 
 # The others speak only of what settings name.
@@ -44,6 +60,7 @@ def dns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsServer]:
         "failed.example": _zone("v=spf1 ip4:192.0.2.1 ~all", good.format("failed.example"), dkim=False),
         "hostile.example": _zone("v=spf1 \\027[31m\\027]0;x\\007 ip4:192.0.2.1 ~all", good.format("hostile.example")),
         "2.0.192.in-addr.arpa": "1 PTR out.good.example.",
+        "bl.spamcop.net": "2.0.0.127 A 127.0.0.2\n1.2.0.192 A 127.0.0.2\n2.0.0.127 TXT test\n",
     }
     with dns_server(tmp_path_factory.mktemp("dns"), zones) as server:
         yield server
@@ -99,6 +116,62 @@ def test_check_without_any_server_is_unknown_never_fail() -> None:
     assert done.returncode == 3, done.stdout + done.stderr
     assert {f["verdict"] for f in json.loads(done.stdout)["findings"]} <= {"unknown", "warn"}
     assert time.monotonic() - start < 30
+
+
+def test_a_failure_that_nobody_confirms_is_unknown_unless_just_this_server_is_asked(
+    dns: DnsServer, tmp_path: Path
+) -> None:
+    with unbound(tmp_path, {"failed.example": dns.address}) as resolver:
+        config = settings(tmp_path, resolver, {"name": "failed.example", "dkim_selectors": ["s1"]})
+        done = command("check", "failed.example", "--config", str(config))
+        assert done.returncode == 3, done.stdout + done.stderr
+        assert "dkim s1: unconfirmed" in done.stdout
+        assert f"Asked: {resolver}; of failures the zones' own servers too." in done.stdout
+        alone = command("check", "failed.example", "--config", str(config), "--nameserver", resolver)
+        assert alone.returncode == 2
+        assert "dkim s1: key_missing" in alone.stdout
+        assert f"Asked: {resolver}; nobody else." in alone.stdout
+
+
+def test_everything_that_mail_depends_on_can_be_named(dns: DnsServer, tmp_path: Path) -> None:
+    options = (
+        "--selector", "s1", "--ip", "192.0.2.1", "--return-path", "failed.example",
+        "--link-domain", "gone.good.example", "--blocklist", "spamcop",
+    )  # fmt: skip
+    config = settings(tmp_path, dns.address, {"name": "good.example", "link_domains": ["mx.good.example"]})
+    for given, helo, ptr in (
+        (("--nameserver", dns.address), "out.good.example", "ok"),
+        (("--config", str(config)), "localhost", "helo_bad"),
+    ):
+        done = command("check", "good.example", *options, "--helo", helo, *given, "--json")
+        assert done.returncode == 2, done.stdout + done.stderr
+        told = json.loads(done.stdout)
+        assert told["asked"] == [dns.address]
+        found = {(f["check"], f["subject"]): f["reason"] for f in told["findings"]}
+        assert found["delegation", "gone.good.example"] == "delegation_missing"
+        assert ("delegation", "mx.good.example") in found or "--config" not in given
+        assert found["mx", "failed.example"] == "ok"
+        assert found["ptr", "192.0.2.1"] == ptr
+        assert found["blocklist", "192.0.2.1 spamcop"] == "listed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--helo", "mx.good.example"), "goes with the --ip"),
+        (("--ip", "192.0.2.1", "--helo", "a.example", "--helo", "b.example"), "one for each --ip"),
+        (("--blocklist", "spamkop"), "did you mean `spamcop`?"),
+        (("--blocklist", "abusix"), "needs a key"),
+        (("--return-path", "nowhere"), "a full name such as"),
+        (("--config", "FILE"), "not among the domains"),
+        (("--config", "FILE", "--blocklist", "abusix"), "not among the domains"),
+    ],
+)
+def test_wrong_options_are_wrong_usage(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    config = settings(tmp_path, "127.0.0.1:53", {"name": "other.example"})
+    given = ["good.example", *(str(config) if a == "FILE" else a for a in arguments)]
+    with pytest.raises(click.UsageError, match=re.escape(says)):  # which exits 64
+        check.main(given, standalone_mode=False)
 
 
 def test_what_a_record_says_cannot_control_the_terminal(dns: DnsServer) -> None:
