@@ -17,6 +17,7 @@ from urllib.parse import urljoin
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import Connection
 
 LONGEST_URL = 2048
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -43,11 +44,12 @@ Resolve = Callable[[str, int], Awaitable[Sequence[tuple[str, int]]]]
 
 class Fetched(msgspec.Struct, frozen=True):
     """An answer as it came: ``headers`` with lower-case names (the last of each), ``body`` in whatever encoding
-    ``content-encoding`` says."""
+    ``content-encoding`` says, ``certificate`` the Unix seconds between which the server's certificate is good."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    certificate: tuple[float, float] = (0.0, 0.0)
 
 
 class FetchError(Exception):
@@ -92,7 +94,7 @@ async def fetch(
             connector = aiohttp.TCPConnector(ssl=tls or True, resolver=pinned, use_dns_cache=False, force_close=True)
             async with aiohttp.ClientSession(
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, headers=_HEADERS,
-                timeout=aiohttp.ClientTimeout(total=None),
+                timeout=aiohttp.ClientTimeout(total=None), response_class=_Response,
             ) as session:  # fmt: skip
                 for _ in range(redirects + 1):
                     answer = await _get(session, _checked(url, allowed), limit)
@@ -127,7 +129,23 @@ async def _get(session: aiohttp.ClientSession, url: str, limit: int) -> Fetched 
             if len(body) > limit:
                 raise FetchError("too_large")
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return Fetched(response.status, headers, bytes(body))
+        span = response.certificate if isinstance(response, _Response) else (0.0, 0.0)
+        return Fetched(response.status, headers, bytes(body), span)
+
+
+class _Response(aiohttp.ClientResponse):
+    """Remembers the certificate: once a short body is there, the connection is gone."""
+
+    certificate = (0.0, 0.0)
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        tls = connection.transport.get_extra_info("ssl_object") if connection.transport else None
+        held = tls.getpeercert() if tls else {}
+        if held:
+            self.certificate = (
+                float(ssl.cert_time_to_seconds(held["notBefore"])), float(ssl.cert_time_to_seconds(held["notAfter"])),
+            )  # fmt: skip
+        return await super().start(connection)
 
 
 def _checked(url: str, allowed: Callable[[Address], bool]) -> str:

@@ -45,7 +45,8 @@ class Answer(msgspec.Struct, frozen=True):
     """``records`` in presentation order: TXT as joined text (latin-1), addresses as text, MX as ``"10 mx.example."``
     split into (preference, exchange) by ``mx``, SRV as ``"0 5 443 host."``, TLSA, DS and DNSKEY as numbers and the data
     in hex (DNSKEY: base64) without spaces, others in master-file form. ``cnames`` is the chain followed, first target
-    first.
+    first. ``signed`` are, of an answer asked for with ``dnssec``, inception and end of the signature that lasts
+    longest, Unix seconds, ``(0, 0)`` where none was shown; ``at`` is when such an answer came.
     ``ttl`` in seconds is the lowest of the answer, 0 when there is none; of a negative answer that of the zone's SOA
     (RFC 2308 section 5), where the resolver shows it. ``authoritative`` is the AA flag, ``authentic`` the AD flag;
     both False where they were not asked for."""
@@ -58,6 +59,8 @@ class Answer(msgspec.Struct, frozen=True):
     server: str = ""
     authoritative: bool = False
     authentic: bool = False
+    signed: tuple[float, float] = (0.0, 0.0)
+    at: float = 0.0
 
     def mx(self) -> list[tuple[int, str]]:
         """The answer's MX records as (preference, exchange); exchange without trailing dot, ``""`` for a null MX.

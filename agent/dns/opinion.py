@@ -160,7 +160,9 @@ class _View:
             validated = await self._resolver.ask(question)
             if not validated.outcome.definitive:
                 return validated
-            answer = msgspec.structs.replace(answer, authentic=validated.authentic)
+            answer = msgspec.structs.replace(
+                answer, authentic=validated.authentic, signed=validated.signed, at=validated.at
+            )  # fmt: skip
         return answer
 
 

@@ -22,13 +22,13 @@ class Fetch(Question, frozen=True):
 class Page(Answer, frozen=True):
     """What a web server said. ``outcome`` is ``answer`` whatever the ``status``; otherwise ``problem`` is the reason of
     ``agent.fetch.FetchError`` and the status 0. ``at`` is when the plan was told, Unix seconds; ``content_type`` is in
-    lower case, without parameters."""
+    lower case, without parameters; ``certificate`` are the first and last second of the server's certificate."""
 
     status: int = 0
     content_type: str = ""
     body: bytes = b""
     problem: str = ""
-    at: float = 0.0
+    certificate: tuple[float, float] = (0.0, 0.0)
 
 
 def get(url: str, *, limit: int = 65536, redirects: int = 0, max_age: float = 0.0) -> Fetch:

@@ -62,7 +62,10 @@ class Pages:
         except FetchError as error:
             return failed(wanted, error.reason)
         kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-        return Page(wanted, Outcome.ANSWER, status=answer.status, content_type=kind[:100], body=answer.body)
+        return Page(
+            wanted, Outcome.ANSWER, status=answer.status, content_type=kind[:100], body=answer.body,
+            certificate=answer.certificate,
+        )  # fmt: skip
 
     def _keep(self, url: str, now: float, page: Page) -> None:
         self._forget(url)

@@ -244,9 +244,9 @@ class Resolver:
         if not unchecked.outcome.definitive:
             return answer
         again = await self._timed(question, self._by_hand(question))
-        return (
-            again if again.outcome is not Outcome.SERVFAIL else msgspec.structs.replace(answer, outcome=Outcome.BOGUS)
-        )
+        if again.outcome is not Outcome.SERVFAIL:
+            return again
+        return msgspec.structs.replace(answer, outcome=Outcome.BOGUS, signed=unchecked.signed, at=unchecked.at)
 
     async def _direct(self, question: Question) -> Answer:
         """Ask the question's own server. Each has places of its own, so that a slow one keeps nobody else waiting."""

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import socket
+import time
 from typing import Any
 
 import dns.asyncquery
@@ -131,9 +132,21 @@ def _read(question: Question, response: dns.message.Message, server: str, *, dir
         ttls += [min(rrset.ttl, rrset[0].minimum) for rrset in soas]
         if not soas:
             ttls = []  # a negative answer without SOA may not be kept (RFC 2308 section 5)
+    signed, at = (_signed(response, name, wanted), time.time()) if question.dnssec else ((0.0, 0.0), 0.0)
     return Answer(
-        question, outcome, records, tuple(chain), min(ttls, default=0), server, authoritative, authentic
-    )  # fmt: skip
+        question, outcome, records, tuple(chain), min(ttls, default=0), server, authoritative, authentic, signed, at
+    )
+
+
+def _signed(response: dns.message.Message, name: str, type_: int) -> tuple[float, float]:
+    """Inception and end of the signature over a record set that lasts longest (RFC 4034 section 3.1.5)."""
+    spans = [
+        (float(rdata.inception), float(rdata.expiration))
+        for rrset in response.answer
+        if rrset.rdtype == dns.rdatatype.RRSIG and rrset.covers == type_ and name_text(rrset.name) == name
+        for rdata in rrset
+    ]
+    return max(spans, key=lambda span: span[1], default=(0.0, 0.0))
 
 
 def record_text(rdata: Any) -> str:

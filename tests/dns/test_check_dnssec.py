@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
-from agent.dns.answer import Outcome
+from agent.dns.answer import Answer, Outcome, Question
 from agent.dns.checks import CHECKS
 from agent.dns.checks.base import Finding, Subject, drive
 from agent.dns.checks.dane import usable
@@ -48,6 +50,37 @@ def look(check: str, zone: Zone, domain: str) -> Finding:
 def test_the_zones_signatures(held: dict[str, Sequence[str]] | Outcome, verdict: str, reason: str) -> None:
     finding = look("dnssec", {ZONE: held}, ZONE)
     assert (finding.verdict, finding.reason) == (verdict, reason), finding.detail
+
+
+DAY = 86_400.0
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "left", "authentic", "verdict", "reason"),
+    [
+        (30.0, 3.5, True, "ok", "ok"),
+        (30.0, 2.9, True, "warn", "dnssec_expiring"),
+        (30.0, 2.9, False, "warn", "dnssec_expiring"),
+        (2.0, 1.0, True, "ok", "ok"),  # made for each answer
+        (2.0, 0.3, True, "warn", "dnssec_expiring"),
+        (30.0, -0.5, False, "fail", "dnssec_expired"),
+        (30.0, -0.5, True, "ok", "ok"),  # who validates knows better: it is this machine's clock
+    ],
+)
+def test_when_signatures_end(lifetime: float, left: float, authentic: bool, verdict: str, reason: str) -> None:
+    ad = {"AD": ["y"]} if authentic else {}
+    zone: Zone = {ZONE: {"SOA": SIGNED["SOA"], "DS": ["60485 13 9 00"], "DNSKEY": ["257 3 13 AAAA"], **ad}}
+    end = NOW + left * DAY
+
+    def answer(question: Question) -> Answer:
+        signed = (end - lifetime * DAY, end) if question.type != "DS" else (0.0, 0.0)
+        return msgspec.structs.replace(web(zone, {})(question), signed=signed, at=NOW)
+
+    (finding,) = drive(CHECKS["dnssec"].plan(Subject(ZONE)), answer)
+    assert (finding.verdict, finding.reason) == (verdict, reason), finding.detail
+    if verdict != "ok":
+        assert datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M UTC") in finding.detail
 
 
 def test_a_name_is_judged_by_its_zone() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from agent.dns.answer import Outcome
+from agent.dns.answer import Answer, Outcome, Question
 from agent.dns.checks import CHECKS
 from agent.dns.checks.base import Finding, Subject, drive
 from agent.dns.checks.mta_sts import Policy, covers, read
+from agent.dns.page import Page
 from tests.dns.zone import Zone, only, txt, web
 
 URL = "https://mta-sts.example.com/.well-known/mta-sts.txt"
@@ -23,6 +25,23 @@ GOOD = "\n".join(LINES).encode()
 def look(page: bytes | int | str = GOOD, zone: Zone = {}, *, kind: str = "text/plain") -> Finding:  # noqa: B006
     (finding,) = drive(CHECKS["mta_sts"].plan(Subject("example.com")), web({**ZONE, **zone}, {URL: page}, kind=kind))
     return finding
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "left", "reason"),
+    [(90, 14.5, "ok"), (90, 13.5, "sts_cert_expiring"), (6, 2, "ok"), (6, 1, "sts_cert_expiring"), (0, 0, "ok")],
+)
+def test_a_certificate_about_to_end(lifetime: float, left: float, reason: str) -> None:
+    end = 1_800_000_000.0
+    span = (end - lifetime * 86_400, end) if lifetime else (0.0, 0.0)
+
+    def answer(question: Question) -> Answer:
+        said = web(ZONE, {URL: GOOD}, at=end - left * 86_400)(question)
+        return msgspec.structs.replace(said, certificate=span) if isinstance(said, Page) else said
+
+    (finding,) = drive(CHECKS["mta_sts"].plan(Subject("example.com")), answer)
+    assert finding.reason == reason, finding.detail
+    assert ("2027-01-15" in finding.detail) == (reason != "ok")
 
 
 def without(line: str, *instead: str) -> bytes:

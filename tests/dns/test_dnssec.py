@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 
 import pytest
 
 from agent.dns.answer import Outcome, Question
+from agent.dns.checks import CHECKS
+from agent.dns.checks.base import Subject, Verdict
+from agent.dns.follow import run_check
 from agent.dns.resolver import Resolver
 from tests.servers.dns import DnsServer, dns_server
 from tests.servers.unbound import unbound
@@ -22,15 +27,23 @@ _25._tcp.mx TLSA 3 1 1 {"ab" * 32}
 
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsServer]:
-    zones = {"good.test": ZONE, "bad.test": ZONE, "plain.test": ZONE}
+    zones = {"good.test": ZONE, "bad.test": ZONE, "plain.test": ZONE, "old.test": "", "late.test": ""}
     with dns_server(tmp_path_factory.mktemp("dns"), zones, ttl=60, signed=("good.test", "bad.test")) as running:
         yield running
+
+
+DAY = 86_400.0
+NOW = float(int(time.time()))
 
 
 @pytest.fixture(scope="module")
 def address(signed: DnsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     anchors = [signed.ds("good.test"), f"bad.test. DS 1 13 2 {'00' * 32}"]
-    stubs = dict.fromkeys(("good.test", "bad.test", "plain.test"), signed.address)
+    for name, end in (("old.test", NOW - DAY), ("late.test", NOW + DAY)):
+        text, ds = signed.presigned(name, '@ TXT "v=spf1 -all"', NOW - 20 * DAY, end)
+        signed.set_zone(name, text, whole=True)
+        anchors.append(ds)
+    stubs = dict.fromkeys(("good.test", "bad.test", "plain.test", "old.test", "late.test"), signed.address)
     with unbound(tmp_path_factory.mktemp("unbound"), stubs, anchors) as running:
         yield running
 
@@ -65,6 +78,22 @@ async def test_a_zone_that_does_not_validate_is_bogus(resolver: Resolver, dnssec
     answer = await resolver.ask(Question("bad.test", "TXT", dnssec=dnssec))
     assert (answer.outcome, answer.records) == (Outcome.BOGUS, ())
     assert not answer.outcome.definitive
+
+
+async def test_it_is_known_when_signatures_end(resolver: Resolver) -> None:
+    late = await resolver.ask(Question("late.test", "TXT", dnssec=True))
+    assert (late.signed, late.authentic) == ((NOW - 20 * DAY, NOW + DAY), True)
+    assert NOW <= late.at <= time.time()
+    old = await resolver.ask(Question("old.test", "SOA", dnssec=True))
+    assert (old.outcome, old.signed) == (Outcome.BOGUS, (NOW - 20 * DAY, NOW - DAY))
+    plain = await resolver.ask(Question("plain.test", "TXT", dnssec=True))
+    assert (plain.signed, (await resolver.ask(Question("late.test", "TXT"))).at) == ((0.0, 0.0), 0.0)
+
+
+async def test_signatures_that_have_ended_are_called_so(resolver: Resolver) -> None:
+    (finding,) = await run_check(resolver, CHECKS["dnssec"], Subject("old.test"))
+    assert (finding.verdict, finding.reason) == (Verdict.FAIL, "dnssec_expired"), finding.detail
+    assert datetime.fromtimestamp(NOW - DAY, UTC).strftime("%Y-%m-%d") in finding.detail
 
 
 async def test_large_signed_answers_come_by_tcp(resolver: Resolver, signed: DnsServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import msgspec
@@ -73,6 +74,8 @@ async def test_a_plan_asks_the_web_and_the_dns_in_one_breath(authority: Authorit
         (finding,) = await follow(Here(), asked_once(plan(port), {}), pages=pages(authority))
     assert finding.reason == "ok"
     got = page(seen[0])
+    begin, end = got.certificate
+    assert (end - begin, abs(begin - time.time() + 86_400) < 600) == (30 * 86_400, True)
     assert (got.status, got.content_type, got.body, got.at) == (200, "text/plain", b"version: STSv1", 1000.0)
     assert seen[1].records == ("127.0.0.1",)
     assert seen[2] == seen[0]

@@ -10,6 +10,10 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+import dns.dnssec
+import dns.zone
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from tests.servers.base import free_port, program, running
 
 _HEAD = (
@@ -29,10 +33,22 @@ class DnsServer:
     def write(self, name: str, text: str) -> None:
         (self._folder / f"{name}.zone").write_text(_HEAD.format(name=name, ttl=self._ttl) + text + "\n")
 
-    def set_zone(self, name: str, text: str) -> None:
-        """Replace a zone; in force when this returns."""
-        self.write(name, text)
+    def set_zone(self, name: str, text: str, *, whole: bool = False) -> None:
+        """Replace a zone; in force when this returns. A ``whole`` one brings its own SOA and NS."""
+        if whole:
+            (self._folder / f"{name}.zone").write_text(text)
+        else:
+            self.write(name, text)
         self.control("-b", "zone-reload", name)
+
+    def presigned(self, name: str, text: str, inception: float, end: float) -> tuple[str, str]:
+        """A zone signed beforehand, with signatures good from ``inception`` to ``end`` (Unix seconds), and its DS."""
+        head = _HEAD.format(name=name, ttl=self._ttl)
+        zone = dns.zone.from_text(head + text + "\n", origin=name, relativize=False)
+        private = ec.generate_private_key(ec.SECP256R1())
+        key = dns.dnssec.make_dnskey(private.public_key(), "ECDSAP256SHA256", 257)
+        dns.dnssec.sign_zone(zone, keys=[(private, key)], dnskey_ttl=self._ttl, inception=inception, expiration=end)
+        return zone.to_text(), f"{name}. DS {dns.dnssec.make_ds(name + '.', key, 'SHA256')}"
 
     def control(self, *arguments: str) -> None:
         command = [program("knotc", "knot"), "-c", str(self._folder / "knot.conf"), *arguments]

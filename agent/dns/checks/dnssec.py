@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -14,6 +15,7 @@ from agent.dns.checks.base import Plan, Problem, Subject, Verdict, conclude, los
 from agent.dns.zone import zone_names
 
 _HASHES = {"1": hashlib.sha1, "2": hashlib.sha256, "4": hashlib.sha384}
+_LAST, _PART = 3 * 86_400.0, 0.2  # seconds, and part of its time, that a signature has left when nobody renews it
 _WEAK = frozenset(("1", "3", "5", "6", "7", "12"))  # MD5, DSA, SHA-1 and GOST: "must not sign" (RFC 8624 section 3.1)
 
 
@@ -40,7 +42,7 @@ def plan(subject: Subject) -> Plan:
     ds, dnskey = yield (Question(zone, "DS", dnssec=True), Question(zone, "DNSKEY", dnssec=True))
     behind = (apex, ds, dnskey)
     if Outcome.BOGUS in (a.outcome for a in behind):
-        problems = [_bogus(zone)]
+        problems = [_bogus(zone, [a for a in behind if a.outcome is Outcome.BOGUS])]
     elif any(not a.outcome.definitive for a in behind):
         problems = [lost(next(a for a in behind if not a.outcome.definitive))]
     elif not ds.records:
@@ -50,7 +52,7 @@ def plan(subject: Subject) -> Plan:
                     "RFC 4035 section 5.2")
         ]  # fmt: skip
     else:
-        problems = list(_signed(zone, ds, dnskey, validated=apex.authentic))
+        problems = [*_signed(zone, ds, dnskey, validated=apex.authentic), *_ending(zone, (apex, dnskey))]
     finding = conclude(
         "dnssec", "", problems, ok=f"{zone} is signed and its signatures hold.", rfc="RFC 4035",
         records=[f"{zone} DS {record}" for record in ds.records], answers=[ds],
@@ -58,11 +60,42 @@ def plan(subject: Subject) -> Plan:
     return (finding,)
 
 
-def _bogus(zone: str) -> Problem:
+def _bogus(zone: str, answers: list[Answer]) -> Problem:
+    over = [a for a in answers if a.signed[1] and a.signed[1] < a.at]
+    if over:
+        return _expired(zone, min(a.signed[1] for a in over))
     return Problem(
         Verdict.FAIL, "dnssec_bogus", f"The signatures of {zone} do not hold: to receivers that validate, none of its "
         "records exist.", f"Sign {zone} anew, or have its DS record removed at the registrar.", "RFC 4035 section 5.5",
     )  # fmt: skip
+
+
+def _expired(zone: str, end: float) -> Problem:
+    return Problem(
+        Verdict.FAIL, "dnssec_expired", f"The signatures of {zone} ended on {_date(end)}: to receivers that validate, "
+        "none of its records exist.", f"Have the DNS host of {zone} sign it anew, and find out why it stopped.",
+        "RFC 4035 section 5.3.1",
+    )  # fmt: skip
+
+
+def _ending(zone: str, answers: Iterable[Answer]) -> Iterator[Problem]:
+    """Signatures that should have been renewed by now. Those made for each answer last a day or two, and that is
+    fine; an end that has passed while a validator still says that all is well is this machine's clock."""
+    seen = [a for a in answers if a.signed[1]]
+    if over := [a for a in seen if a.signed[1] < a.at and not a.authentic]:
+        yield _expired(zone, min(a.signed[1] for a in over))
+        return
+    near = [a for a in seen if 0 <= a.signed[1] - a.at < min(_LAST, _PART * (a.signed[1] - a.signed[0]))]
+    if near:
+        end = min(a.signed[1] for a in near)
+        yield Problem(
+            Verdict.WARN, "dnssec_expiring", f"The signatures of {zone} end on {_date(end)} and were not renewed.",
+            f"See why the DNS host of {zone} does not sign it anew.", "RFC 6781 section 4.4.2",
+        )  # fmt: skip
+
+
+def _date(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _signed(zone: str, ds: Answer, dnskey: Answer, *, validated: bool) -> Iterator[Problem]:

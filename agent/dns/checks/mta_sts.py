@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -14,6 +15,7 @@ from agent.dns.taglist import lenient
 
 _EXCHANGES = 20  # compared with the policy
 _LONGEST = 31_557_600  # seconds (section 3.2)
+_RENEWED = 14 * 86_400.0  # seconds before its end by which a certificate is renewed everywhere
 _SHORT = 604_800  # seconds of max_age below which the policy is forgotten between two mails
 # The server has spoken, and a sender would give up; everything else may be this machine's trouble.
 _REFUSED = {"redirect": "sends elsewhere, which senders do not follow", "too_large": "is longer than 64 KiB"}
@@ -55,7 +57,7 @@ def plan(subject: Subject) -> Plan:
             problems.append(_unfetched(url, fetched))
         else:
             records += fetched.body.decode("latin-1").splitlines()
-            problems += _policy(domain, host, fetched, mx)
+            problems += [*_policy(domain, host, fetched, mx), *_certificate(host, fetched)]
     finding = conclude(
         "mta_sts", "", problems, ok="The policy is enforced and names every mail host.", rfc="RFC 8461 section 3",
         records=records, answers=[txt],
@@ -108,6 +110,18 @@ def _unfetched(url: str, fetched: Page) -> Problem:
         return Problem(Verdict.UNKNOWN, "indeterminate", f"{url} answered with status {fetched.status}.",
                        "Nothing to change: it is asked again soon.")  # fmt: skip
     return lost(fetched)
+
+
+def _certificate(host: str, fetched: Page) -> Iterator[Problem]:
+    """A certificate that should have been renewed by now: ones that last some days are renewed in their last ones."""
+    begin, end = fetched.certificate
+    left = end - fetched.at
+    if end and left < min(_RENEWED, (end - begin) / 4):
+        yield Problem(
+            Verdict.WARN, "sts_cert_expiring", f"The certificate of {host} ends on "
+            f"{datetime.fromtimestamp(end, UTC):%Y-%m-%d}, in {max(0.0, left) / 86_400:.0f} days; without one, senders "
+            "that know the policy keep mail back.", f"Renew the certificate of {host}.", "RFC 8461 section 3.3",
+        )  # fmt: skip
 
 
 def read(body: bytes) -> tuple[Policy | None, str]:
