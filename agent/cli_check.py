@@ -146,7 +146,7 @@ def _order(config: Path | None, given: Subject, blocklists: Sequence[str], names
     known = [s for s in posture.suspects(settings) if s.domain == given.domain]
     seen = {s.subject for s in known}
     return _Order(
-        _joined(posture.subject_of(own, rdap=settings.dns.rdap), given),
+        _joined(posture.subject_of(own, settings.dns), given),
         nameservers or settings.dns.resolvers, settings.dns.timeout, bool(nameservers),
         tuple({**asked, **keyed}.values()), (*known, *(s for s in suspects if s.subject not in seen)),
     )  # fmt: skip

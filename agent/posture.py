@@ -21,7 +21,7 @@ from agent.dns.watch import Watch
 from agent.events import mask_addresses
 from agent.ledger.base import Ledger
 from agent.ledger.documents import Documents
-from agent.settings import Domain, Settings
+from agent.settings import Dns, Domain, Settings
 from agent.suffix import registered_domain
 from agent.views.metrics import Metrics
 from agent.views.state import ListView
@@ -60,7 +60,7 @@ class Posture:
         known = {domain: _known.decode(body) for domain, body in (await self._ledger.load("dns_known")).items()}
         changes = [_change.decode(body) for body in (await self._changes.load()).values()]
         dns = self._settings.dns
-        subjects = [subject_of(d, rdap=dns.rdap) for d in self._settings.domains]
+        subjects = [subject_of(d, dns) for d in self._settings.domains]
         if not subjects:
             return
         # The public suffix list takes tens of milliseconds to read: not on the loop, in the middle of a check.
@@ -155,7 +155,7 @@ def suspects(settings: Settings) -> list[Suspect]:
     return found
 
 
-def subject_of(domain: Domain, *, rdap: bool) -> Subject:
+def subject_of(domain: Domain, dns: Dns) -> Subject:
     """What the DNS checks are told of a configured domain."""
     return Subject(
         domain.name,
@@ -169,7 +169,8 @@ def subject_of(domain: Domain, *, rdap: bool) -> Subject:
             MailStream(s.name, s.provider, s.return_path or "", s.dkim_domain or "", s.selectors, s.ips)
             for s in domain.mail_streams
         ),
-        rdap=rdap,
+        rdap=dns.rdap,
+        smtp_probe=dns.smtp_probe,
     )
 
 

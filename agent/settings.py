@@ -283,6 +283,11 @@ class Dns(_Model):
         False,
         description="Whether registries are asked, once a day through https://rdap.org, when `domains` expire.",
     )
+    smtp_probe: bool = Field(
+        False,
+        description="Whether TLSA records are held against the certificates that mail hosts show on port 25, which "
+        "must be open to the outside; every six hours.",
+    )
 
 
 class Alertmanager(_Model):

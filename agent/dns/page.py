@@ -40,6 +40,12 @@ def get(url: str, *, limit: int = 65536, redirects: int = 0, max_age: float = 0.
     return Fetch(host, "GET", url=url, limit=limit, redirects=redirects, max_age=max_age)
 
 
+def starttls(host: str, *, max_age: float = 0.0) -> Fetch:
+    """The question for the certificates that a mail host shows after STARTTLS; the body is PEM. Beside the problems of
+    a page there are those of ``agent.dns.smtp.certificates``."""
+    return Fetch(host, "GET", url=f"smtp://{host}", max_age=max_age)
+
+
 def failed(fetch: Fetch, problem: str) -> Page:
     """The answer when nothing was fetched."""
     return Page(fetch, _OUTCOMES.get(problem, Outcome.MALFORMED), problem=problem)

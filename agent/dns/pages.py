@@ -11,6 +11,7 @@ import msgspec
 
 from agent.dns.answer import Asks, Outcome, Question
 from agent.dns.page import Fetch, Page, failed
+from agent.dns.smtp import certificates
 from agent.fetch import Address, FetchError, fetch, is_public
 
 _TIMEOUT = 10.0  # seconds for one page, redirects included
@@ -20,7 +21,8 @@ _RETRY = 3600.0  # seconds, at most, for which a page that could not be had is n
 
 
 class Pages:
-    """Fetches pages from addresses that ``resolver`` gives. ``tls`` and ``allowed`` are for a server of one's own."""
+    """Fetches pages from addresses that ``resolver`` gives. ``tls``, ``allowed`` and ``smtp_port`` are for a server of
+    one's own."""
 
     def __init__(
         self,
@@ -28,10 +30,12 @@ class Pages:
         clock: Callable[[], float] = time.time,
         tls: ssl.SSLContext | None = None,
         allowed: Callable[[Address], bool] = is_public,
+        smtp_port: int = 25,
     ) -> None:
         self._clock = clock
         self._tls = tls
         self._allowed = allowed
+        self._smtp_port = smtp_port
         self._kept: dict[str, tuple[float, Page]] = {}
         self._bytes = 0
 
@@ -55,6 +59,11 @@ class Pages:
             return [(address, port) for answer in answers for address in answer.records]
 
         try:
+            if wanted.url.startswith("smtp:"):
+                chain = await certificates(
+                    wanted.name, self._smtp_port, timeout=_TIMEOUT, resolve=addresses, allowed=self._allowed
+                )  # fmt: skip
+                return Page(wanted, Outcome.ANSWER, status=200, body=chain)
             answer = await fetch(
                 wanted.url, timeout=_TIMEOUT, limit=wanted.limit, redirects=wanted.redirects, tls=self._tls,
                 resolve=addresses, allowed=self._allowed,

@@ -39,7 +39,8 @@ class MailStream(msgspec.Struct, frozen=True):
 class Subject(msgspec.Struct, frozen=True):
     """What is checked: a domain and what settings say of it. ``parked`` is a domain that sends nothing and must not be
     usable by others; ``probe_selectors`` looks for the usual DKIM selectors although some are known. ``helo`` are the
-    names with which sending addresses greet. ``rdap`` allows the registry to be asked when the domain expires."""
+    names with which sending addresses greet. ``rdap`` allows the registry to be asked when the domain expires,
+    ``smtp_probe`` a connection to port 25 of its mail hosts."""
 
     domain: str
     dkim_selectors: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ class Subject(msgspec.Struct, frozen=True):
     return_path_domains: tuple[str, ...] = ()
     link_domains: tuple[str, ...] = ()
     rdap: bool = False
+    smtp_probe: bool = False
     mail_streams: tuple[MailStream, ...] = ()
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from agent.dns.answer import Answer, Outcome, Question, valid_name
 from agent.dns.checks.base import Plan, Problem, Subject, Verdict, asked_once, conclude, lost
+from agent.dns.page import Page, page, starttls
 
 _EXCHANGES = 20  # looked at
+_PROBE_AGE = 6 * 3600.0  # seconds for which a mail host is not connected to again
 _DIGESTS = {"1": 64, "2": 128}  # hex digits of SHA-256 and SHA-512
 
 
@@ -30,8 +37,13 @@ def _plan(subject: Subject) -> Plan:
         problems = lost_ones[:1] or [_absent(domain, hosts)]
     else:
         problems = [p for host, answer in records.items() for p in _host(host, answer)]
-        problems += _whole(records, proven=mx.authentic and all(a.authentic for a in answers if a.records),
-                           validates=signed.authentic or mx.authentic)  # fmt: skip
+        proven = mx.authentic and all(a.authentic for a in answers if a.records)
+        problems += _whole(records, proven=proven, validates=signed.authentic or mx.authentic)
+        probed = [host for host, a in records.items() if any(map(usable, a.records))] if subject.smtp_probe else []
+        if probed:
+            shown = yield tuple(starttls(host, max_age=_PROBE_AGE) for host in probed)
+            for host, answer in zip(probed, shown, strict=True):
+                problems += _shown(host, records[host].records, page(answer), proven=proven)
     finding = conclude(
         "dane", "", problems, ok="Every mail host has usable TLSA records in a signed zone.", rfc="RFC 7672",
         records=[f"{a.question.name} TLSA {r}" for a in answers for r in a.records], answers=answers,
@@ -87,6 +99,52 @@ def _host(host: str, answer: Answer) -> Iterator[Problem]:
             Verdict.WARN, "tlsa_single", f"{host} has one TLSA record: a new key breaks delivery for its TTL.",
             f"Publish the next key's record beside it before you change the key of {host}.", "RFC 7671 section 8.1",
         )  # fmt: skip
+
+
+def _shown(host: str, records: Sequence[str], fetched: Page, *, proven: bool) -> Iterator[Problem]:
+    """What the host shows on port 25 against its records. Where nothing proves the records, nobody acts on them."""
+    bad = Verdict.FAIL if proven else Verdict.WARN
+    if fetched.problem == "starttls":
+        yield Problem(
+            bad, "tlsa_no_tls", f"{host} has TLSA records and offers no TLS: senders that use DANE keep mail back.",
+            f"Switch STARTTLS on at {host}, or remove its TLSA records.", "RFC 7672 section 2.2",
+        )  # fmt: skip
+        return
+    try:
+        chain = x509.load_pem_x509_certificates(fetched.body) if fetched.status == 200 else []
+        matched = bool(chain) and any(matches(record, chain) for record in records if usable(record))
+        key = chain[0].public_key() if chain else None
+    except (ValueError, UnsupportedAlgorithm):
+        chain, matched, key = [], False, None
+    if key is None:
+        why = fetched.problem or "unreadable"
+        yield Problem(Verdict.UNKNOWN, "indeterminate", f"The certificate of {host} could not be had ({why}).",
+                      "Nothing to change: it is asked again. Port 25 must be open to the outside.")  # fmt: skip
+    elif not matched:
+        digest = hashlib.sha256(_data(chain[0], "1")).hexdigest()
+        yield Problem(
+            bad, "tlsa_mismatch", f"No TLSA record of {host} belongs to the certificate that it shows: senders that "
+            "use DANE keep mail back.", f"Publish: _25._tcp.{host} TLSA 3 1 1 {digest}", "RFC 7672 section 3.1",
+        )  # fmt: skip
+
+
+def matches(record: str, chain: Sequence[x509.Certificate]) -> bool:
+    """Whether a usable TLSA record belongs to a chain, the host's own certificate first: usage 3 to that one, usage 2
+    to any of them (RFC 7671 sections 5.1, 5.2). Raises ``UnsupportedAlgorithm`` for keys of unknown kinds."""
+    usage, selector, matching, data = record.split()
+    hashed = _HASHES.get(matching, bytes.hex)
+    return any(hashed(_data(one, selector)) == data.lower() for one in (chain[:1] if usage == "3" else chain))
+
+
+def _data(certificate: x509.Certificate, selector: str) -> bytes:
+    if selector == "0":
+        return certificate.public_bytes(Encoding.DER)
+    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+_HASHES: dict[str, Callable[[bytes], str]] = {
+    "1": lambda data: hashlib.sha256(data).hexdigest(), "2": lambda data: hashlib.sha512(data).hexdigest(),
+}  # fmt: skip
 
 
 def _whole(records: dict[str, Answer], *, proven: bool, validates: bool) -> Iterator[Problem]:
