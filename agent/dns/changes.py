@@ -11,7 +11,7 @@ from agent.dns.dkim_key import DkimKey, KeyRecordError
 from agent.dns.dkim_key import read as read_key
 from agent.dns.dmarc_record import DmarcRecord
 from agent.dns.dmarc_record import read as read_dmarc
-from agent.dns.inventory import RecordSet
+from agent.dns.inventory import RecordSet, policy_lines
 from agent.dns.spf_record import Record, SpfSyntaxError, parse
 
 _WORDS = 12  # sentences about one change
@@ -55,7 +55,7 @@ def describe(before: RecordSet, after: RecordSet) -> tuple[tuple[str, ...], Dire
 _TITLE = {
     "spf": "The SPF record", "include": "The SPF record", "dkim": "The DKIM key", "dmarc": "The DMARC record",
     "mx": "The list of mail hosts", "ns": "The list of name servers", "mta_sts": "The MTA-STS record",
-    "tls_rpt": "The TLS reporting record",
+    "tls_rpt": "The TLS reporting record", "sts_policy": "The MTA-STS policy",
 }  # fmt: skip
 
 
@@ -233,7 +233,30 @@ def _mark(before: RecordSet, after: RecordSet) -> _Said:
     return said or [(f"{_TITLE[after.role]} of {after.name} is another one: {after.records[0]}", _O)]
 
 
+_MODES = ("none", "testing", "enforce")
+
+
+def _policy(before: RecordSet, after: RecordSet) -> _Said:
+    was, now = policy_lines(before), policy_lines(after)
+    who = f"The MTA-STS policy of {after.name}"
+    said: _Said = []
+    if was.get("mode") in _MODES and now.get("mode") in _MODES and was["mode"] != now["mode"]:
+        weaker = _MODES.index(now["mode"]) < _MODES.index(was["mode"])
+        said.append((f"{who} is now in mode {now['mode']}, before in mode {was['mode']}", _W if weaker else _S))
+    ages = [int(lines.get("max_age", "")) if lines.get("max_age", "").isdecimal() else 0 for lines in (was, now)]
+    if ages[0] != ages[1]:
+        words = f"{who} is now kept for {_days(ages[1])}, before for {_days(ages[0])}"
+        said.append((words, _W if ages[1] < ages[0] else _S))
+    mx = "mx: "
+    said += [(f"{who} now names {r.removeprefix(mx)}", _O) for r in _new(after, before) if r.startswith(mx)]
+    return said + [(f"{who} no longer names {r.removeprefix(mx)}", _O) for r in _new(before, after) if r.startswith(mx)]
+
+
+def _days(seconds: int) -> str:
+    return f"{seconds / 86_400:.3g} days" if seconds >= 86_400 else f"{seconds} s"
+
+
 _READERS: dict[str, Callable[[RecordSet, RecordSet], _Said]] = {
     "spf": _spf, "include": _spf, "dkim": _dkim, "dmarc": _dmarc, "mx": _hosts, "ns": _hosts, "mta_sts": _mark,
-    "tls_rpt": _mark,
+    "tls_rpt": _mark, "sts_policy": _policy,
 }  # fmt: skip

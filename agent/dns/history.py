@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -16,8 +16,9 @@ from agent.dns.answer import Outcome, Question
 from agent.dns.changes import Change, Direction, describe
 from agent.dns.checks.base import Finding, Subject, Verdict, Watched
 from agent.dns.follow import follow
-from agent.dns.inventory import Inventory, RecordSet, behind, harmless, plan
+from agent.dns.inventory import POLICY, Inventory, RecordSet, behind, harmless, plan
 from agent.dns.opinion import Authority
+from agent.dns.policy_age import begun, policy_findings
 from agent.dns.resolver import Resolver
 
 CHECK = "change"
@@ -31,9 +32,11 @@ log = structlog.get_logger(__name__)
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What was last known of a domain's records, by ``RecordSet.key``."""
+    """What was last known of a domain's records, by ``RecordSet.key``; ``since`` when each policy among them was first
+    seen in its mode."""
 
     records: Inventory = {}
+    since: dict[str, float] = {}
 
 
 class History:
@@ -96,16 +99,30 @@ class History:
         for change in self._changes:
             if now - change.at < self._hold:
                 newest[change.domain, change.after.key] = change
-        return tuple(
+        weaker = tuple(
             _finding(
                 change,
-                alarming=change.at <= quiet_until and (domain, _CHECKS.get(change.after.role, change.after.role))
-                not in complaints,
+                alarming=change.at <= quiet_until
+                and change.after.role != POLICY  # which protects mail to the domain, none that it sends
+                and (domain, _CHECKS.get(change.after.role, change.after.role)) not in complaints,
                 now=now,
             )
             for (domain, _), change in sorted(newest.items())
             if change.direction is Direction.WEAKER
-        )  # fmt: skip
+        )
+        return (*weaker, *self._of_policies(now, {(w.domain, w.finding.subject) for w in weaker}))
+
+    def _of_policies(self, now: float, said: Collection[tuple[str, str]]) -> Iterator[Watched]:
+        changes: dict[str, list[Change]] = {}
+        for change in self._changes:
+            changes.setdefault(change.domain, []).append(change)
+        for domain, known in self._known.items():
+            if known.since:
+                for finding in policy_findings(
+                    domain, known.records, known.since, changes.get(domain, ()), check=CHECK, now=now
+                ):
+                    if (domain, finding.subject) not in said:
+                        yield Watched(domain, finding, now, now, now, finding)
 
     async def run(self) -> None:
         """Watch until cancelled, the domains spread evenly over each interval."""
@@ -133,12 +150,12 @@ class History:
         known = self._known.get(domain)
         if known is None:
             # Nothing to compare with: what stands there now is where history begins.
-            self._known[domain] = Known(first)
+            self._known[domain] = Known(first, begun({}, {}, first, self._clock()))
             return ()
         if not (different := _different(known.records, first)):
             return ()
         await asyncio.sleep(self._confirm_after)
-        second = await follow(self._resolver, plan(subject))
+        second = await follow(self._resolver, plan(subject), anew=True)
         same = [key for key in different if second.get(key) == first[key]]
         # One for all of them: what it finds out about the zone's servers serves every record.
         authority = Authority(self._resolver, port=self._port)
@@ -157,14 +174,20 @@ class History:
         # What no record names any more is forgotten, or its return would be compared with a past long gone. What could
         # not be looked up this time still stands in what is known.
         named = behind(domain, records) | behind(domain, {**records, **second})
-        self._known[domain] = Known({k: r for k, r in records.items() if r.role != "include" or k in named})
+        self._known[domain] = Known(
+            {k: r for k, r in records.items() if r.role != "include" or k in named},
+            begun(known.records, known.since, records, self._clock()),
+        )  # fmt: skip
         for change in found:
             log.info("dns.changed", domain=domain, role=change.after.role, direction=change.direction)
         self._changes = [*self._changes, *found][-_KEPT:]
         return tuple(found)
 
     async def _stands(self, authority: Authority, domain: str, old: RecordSet | None, new: RecordSet) -> bool:
-        """Whether the zone's own server says so; where it cannot be asked, whether it has been so for some looks."""
+        """Whether the zone's own server says so; where it cannot be asked, whether it has been so for some looks. A
+        page was proved by its certificate, and fetched twice."""
+        if new.role == POLICY:
+            return True
         answer = await authority.ask(Question(new.name, new.type), 0)
         if answer.outcome.definitive:
             texts = set(map(harmless, answer.records if answer.outcome is Outcome.ANSWER else ()))

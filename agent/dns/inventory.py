@@ -13,17 +13,22 @@ import msgspec
 
 from agent.dns.answer import Answer, Outcome, Question, valid_name
 from agent.dns.checks.base import Subject
+from agent.dns.checks.mta_sts import read as read_policy
 from agent.dns.dmarc_record import is_dmarc
+from agent.dns.page import get, page
 from agent.dns.spf_record import SpfSyntaxError, Term, is_spf, parse
 from agent.events import mask_addresses
 
 _INCLUDES = 30  # names behind one SPF record that are followed; ten is the limit of receivers (RFC 7208 section 4.6.4)
 _RECORDS = 20  # of one name that are kept
+_PAGE_AGE = 3600.0  # seconds for which a policy is not fetched again
+POLICY = "sts_policy"
 
 
 class RecordSet(msgspec.Struct, frozen=True):
     """What stands at one name. ``role`` is what it is for: ``spf``, ``include`` (somebody else's SPF record),
-    ``dkim``, ``dmarc``, ``mx``, ``ns``, ``mta_sts``, ``tls_rpt``. ``records`` are sorted; none means that it is not
+    ``dkim``, ``dmarc``, ``mx``, ``ns``, ``mta_sts``, ``tls_rpt``, ``sts_policy`` (the lines of an MTA-STS policy that
+    can be read; ``type`` is ``GET``). ``records`` are sorted; none means that it is not
     there, definitely."""
 
     name: str
@@ -56,6 +61,14 @@ def plan(subject: Subject) -> Plan:
     found: Inventory = {}
     for (question, role, belongs), answer in zip(wanted, answers, strict=True):
         _keep(found, question, role, answer, belongs)
+    if (announced := found.get(f"mta_sts _mta-sts.{domain}")) and announced.records:
+        host = f"mta-sts.{domain}"
+        (answer,) = yield (get(f"https://{host}/.well-known/mta-sts.txt", max_age=_PAGE_AGE),)
+        fetched = page(answer)
+        policy = read_policy(fetched.body)[0] if fetched.status == 200 else None
+        if policy is not None:
+            lines = [f"mode: {policy.mode}", f"max_age: {policy.max_age}", *(f"mx: {mx}" for mx in policy.mx)]
+            found[f"{POLICY} {host}"] = RecordSet(host, "GET", POLICY, tuple(sorted(set(lines))[:_RECORDS]))
     seen, waiting = {domain}, _targets(domain, found.get(f"spf {domain}"))
     while waiting and len(seen) <= _INCLUDES:
         names = [name for name in dict.fromkeys(waiting) if name not in seen][: _INCLUDES + 1 - len(seen)]
@@ -67,6 +80,12 @@ def plan(subject: Subject) -> Plan:
         for question, answer in zip(questions, (yield tuple(questions)), strict=True):
             waiting += _targets(question.name, _keep(found, question, "include", answer, is_spf))
     return found
+
+
+def policy_lines(policy: RecordSet) -> dict[str, str]:
+    """What a policy says, of ``mode`` and ``max_age``."""
+    lines = (line.partition(": ") for line in policy.records)
+    return {key: value for key, _, value in lines if key != "mx"}
 
 
 _MAILBOX = re.compile(r"(mailto:)[^@,;!\s]{1,256}@([\w.-]{1,253})", re.IGNORECASE)

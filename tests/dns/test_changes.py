@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -14,10 +15,10 @@ from hypothesis import strategies as st
 from agent.dns.answer import Answer, Outcome, Question
 from agent.dns.changes import Direction, describe
 from agent.dns.checks.base import Subject, Verdict
-from agent.dns.history import History
-from agent.dns.inventory import Inventory, RecordSet, plan
+from agent.dns.history import History, Known
+from agent.dns.inventory import Inventory, Plan, RecordSet, plan
 from agent.dns.resolver import Resolver
-from tests.dns.zone import Zone, answers
+from tests.dns.zone import Zone, answers, web
 from tests.servers.dns import dns_server
 
 DOMAIN = "shop.example"
@@ -80,6 +81,12 @@ def a_set(role: str, *records: str, name: str = DOMAIN) -> RecordSet:
         ("mta_sts", ["v=STSv1; id=1"], ["v=STSv1; id=2"], "is another one: v=STSv1; id=2", O),
         ("mta_sts", ["v=STSv1; id=1"], [], "is gone", W),
         ("tls_rpt", [], ["v=TLSRPTv1; rua=mailto:x@y.example"], "is published", S),
+        ("sts_policy", ["max_age: 1209600", "mode: enforce"], ["max_age: 1209600", "mode: testing"],
+         "now in mode testing, before in mode enforce", W),
+        ("sts_policy", ["max_age: 1209600", "mode: testing"], ["max_age: 1209600", "mode: enforce"], "enforce", S),
+        ("sts_policy", ["max_age: 1209600", "mode: enforce"], ["max_age: 3600", "mode: enforce"],
+         "kept for 3600 s, before for 14 days", W),
+        ("sts_policy", ["mode: enforce", "mx: a.example"], ["mode: enforce", "mx: b.example"], "now names b.example", O),
     ],
 )  # fmt: skip
 def test_what_a_change_means(role: str, before: list[str], after: list[str], words: str, direction: Direction) -> None:
@@ -96,7 +103,11 @@ _RECORDS = st.lists(
 )
 
 
-@given(st.sampled_from(["spf", "include", "dkim", "dmarc", "mx", "ns", "mta_sts", "tls_rpt"]), _RECORDS, _RECORDS)
+@given(
+    st.sampled_from(["spf", "include", "dkim", "dmarc", "mx", "ns", "mta_sts", "tls_rpt", "sts_policy"]),
+    _RECORDS,
+    _RECORDS,
+)
 def test_any_two_record_sets_have_words(role: str, before: list[str], after: list[str]) -> None:
     said, direction = describe(a_set(role, *before), a_set(role, *after))
     assert said
@@ -282,6 +293,99 @@ async def test_an_include_that_is_no_longer_named_is_forgotten() -> None:
     resolver.zone = resolver.truth = {**ZONE, DOMAIN: {**ZONE[DOMAIN], "TXT": ["v=spf1 -all"]}}  # type: ignore[dict-item]
     assert len(await one.look(SUBJECT)) == 1
     assert not [key for key in one.unsaved()[DOMAIN].records if key.startswith("include")]
+
+
+STS_URL = "https://mta-sts.shop.example/.well-known/mta-sts.txt"
+DAY = 86_400.0
+
+
+def policy(mode: str, *, age: int = 1209600, mx: str = "mx.shop.example") -> bytes:
+    return f"version: STSv1\nmode: {mode}\nmax_age: {age}\nmx: {mx}\n".encode()
+
+
+class Site:
+    """A domain with a policy, seen at a time of its own; the zone's server says the same."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.txt, self.page, self.clock, self.anew = "v=STSv1; id=1", policy("testing"), [1000.0], list[bool]()
+        monkeypatch.setattr("agent.dns.history.follow", self.follow)
+        self.history = history(FakeResolver(ZONE), self.clock)
+
+    async def follow(self, resolver: FakeResolver, plan: Plan, *, anew: bool = False) -> Inventory:
+        self.anew.append(anew)
+        zone = {**ZONE, "_mta-sts.shop.example": {"TXT": [self.txt]}}
+        resolver.truth = zone
+        answer = web(zone, {STS_URL: self.page} if self.page else {})
+        questions = next(plan)
+        while True:
+            try:
+                questions = plan.send(tuple(map(answer, questions)))
+            except StopIteration as stop:
+                found: Inventory = stop.value
+                return found
+
+    def said(self) -> set[str]:
+        return {w.finding.reason for w in self.history.findings() if w.finding.verdict is Verdict.WARN}
+
+
+async def test_a_policy_that_changes_under_the_same_id_is_told_until_senders_have_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = Site(monkeypatch)
+    await site.history.look(SUBJECT)
+    site.page = policy("testing", mx="mx2.shop.example")
+    (change,) = await site.history.look(SUBJECT)
+    assert "now names mx2.shop.example" in change.words[0]
+    assert site.anew == [False, False, True]
+    assert site.said() == set(), "the id may follow"
+    site.clock[0] += 3601
+    assert site.said() == {"sts_same_id"}
+    site.txt = "v=STSv1; id=2"
+    await site.history.look(SUBJECT)
+    assert site.said() == set()
+    site.page = policy("testing", mx="mx3.shop.example")
+    site.clock[0] += 2 * DAY
+    await site.history.look(SUBJECT)
+    site.clock[0] += 3601
+    assert site.said() == {"sts_same_id"}
+    site.clock[0] += 14 * DAY
+    assert site.said() == set(), "who knew the old one has forgotten it"
+
+
+async def test_a_policy_is_weaker_but_no_alarm_and_a_page_that_fails_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = Site(monkeypatch)
+    site.page = policy("enforce")
+    await site.history.look(SUBJECT)
+    site.page = b""
+    assert await site.history.look(SUBJECT) == ()
+    site.page, site.txt = policy("enforce", age=86_400), "v=STSv1; id=2"
+    assert {c.direction for c in await site.history.look(SUBJECT)} == {W, O}
+    site.clock[0] += 3601
+    assert site.said() == {"weakened"}
+    assert not [w for w in site.history.findings() if w.finding.verdict is Verdict.FAIL]
+
+
+async def test_a_policy_tested_for_ever_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(monkeypatch)
+    await site.history.look(SUBJECT)
+    site.clock[0] += 89 * DAY
+    site.page, site.txt = policy("testing", age=1209601), "v=STSv1; id=2"
+    await site.history.look(SUBJECT)
+    assert site.said() == set()
+    stored = msgspec.json.decode(msgspec.json.encode(site.history.unsaved()), type=dict[str, Known])
+    again = history(FakeResolver(ZONE), site.clock, known=stored)
+    site.clock[0] += 2 * DAY
+    assert site.said() == {"sts_testing_long"}, "a longer max_age began no new test"
+    assert [w.finding.reason for w in again.findings()] == ["sts_testing_long"]
+    site.page, site.txt = policy("enforce", age=1209601), "v=STSv1; id=3"
+    await site.history.look(SUBJECT)
+    assert site.said() == set()
+
+
+def test_what_was_stored_before_policies_were_watched_is_read() -> None:
+    assert msgspec.json.decode(b'{"records":{}}', type=Known) == Known()
 
 
 async def test_history_survives_a_restart() -> None:
