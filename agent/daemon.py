@@ -22,8 +22,10 @@ from agent.alerts.incidents import step
 from agent.alerts.types import Incident
 from agent.bounce_rules import shipped
 from agent.classify import explain_again
+from agent.clock import ClockWatch
 from agent.dns.resolver import Resolver
 from agent.fetch import fetch
+from agent.intake.connections import affordable
 from agent.intake.gate import Gate
 from agent.intake.http import Intake
 from agent.intake.mailboxes import Mailboxes, by_name
@@ -91,16 +93,19 @@ class Daemon:
         *,
         demo: bool = False,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
         get: Get = fetch,
     ) -> None:
-        """``get`` is how URLs that vendors name are fetched: on the Internet, unless a test has one of its own."""
+        """``steady`` is a clock that nobody sets, against which ``clock`` is held. ``get`` is how URLs that vendors
+        name are fetched: on the Internet, unless a test has one of its own."""
         self._settings = settings
         self._demo = demo
         self._clock = clock
+        self._clock_watch = ClockWatch(clock, steady)
         self._started_at = clock()
         self._stop = asyncio.Event()
         self._turned = time.monotonic()
-        self._ready = {"store": "not probed yet", "intake": "not open yet", "evaluation": "not done yet"}
+        self._ready = {"store": "not probed yet", "intake": "not open yet", "evaluation": "not done yet", "clock": ""}
         self._snapshot: Snapshot | None = None
         self._incidents: dict[str, Incident] = {}
         self._source_states: dict[str, SourceState] = {}
@@ -126,6 +131,7 @@ class Daemon:
         self._intake = Intake(
             build_sources(settings, self.ledger, self._mailboxes.label), self._gate, self.ledger, self.metrics,
             max_body_bytes=settings.listen.max_body_bytes, clock=clock, get=get, heard=self._pulse.heard,
+            doubt=self._clock_watch.doubt,
         )  # fmt: skip
         self._notifier = Notifier(
             [Endpoint(a.url, _reveal(a.token), a.username or "", _reveal(a.password)) for a in settings.alertmanagers],
@@ -149,7 +155,10 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         await self._restore()
-        public = web.ServerRunner(self._intake.server(), handle_signals=False, shutdown_timeout=SHUTDOWN_REQUESTS)
+        listen = self._settings.listen
+        most = affordable(listen.max_connections)
+        server = self._intake.server(connections=most, per_address=min(most, listen.max_connections_per_address))
+        public = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_REQUESTS)
         private = web.AppRunner(
             create_app(
                 self.metrics, self.state, private_token=_reveal(self._settings.listen.private_token) or None,
@@ -224,7 +233,8 @@ class Daemon:
         while True:
             began = time.monotonic()
             try:
-                await self._evaluate()
+                if not self._clock_watch.doubt():  # Otherwise the last snapshot stays, with its age.
+                    await self._evaluate()
                 failing, self._ready["evaluation"] = "", ""
             except StoreUnavailable as e:
                 # The last snapshot stays, with its age; nothing is decided without the store.
@@ -281,12 +291,17 @@ class Daemon:
         while True:
             writable = await self.ledger.writable()
             self._ready["store"] = "" if writable else "the store cannot commit"
+            doubt = self._clock_watch.doubt()
+            if bool(doubt) != bool(self._ready["clock"]):
+                (log.error if doubt else log.warning)("clock.doubted" if doubt else "clock.believed", reason=doubt)
+            self._ready["clock"] = doubt
             await asyncio.sleep(PROBE_EVERY)
 
     async def _prune_for_ever(self) -> None:
         while True:
             try:
-                await self.ledger.prune(self._clock())
+                if self._clock_watch.settled():
+                    await self.ledger.prune(self._clock())
             except StoreUnavailable as e:
                 log.warning("prune.failed", error=str(e))
             await asyncio.sleep(PRUNE_EVERY)
@@ -296,7 +311,7 @@ class Daemon:
         while True:
             await asyncio.sleep(PROBE_EVERY)
             now = self._clock()
-            self._pulse.listening(now, not (self._ready["store"] or self._ready["intake"]))
+            self._pulse.listening(now, not (self._ready["store"] or self._ready["intake"] or self._ready["clock"]))
             if time.monotonic() - saved < PULSE_EVERY:
                 continue
             saved = time.monotonic()

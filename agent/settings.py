@@ -185,6 +185,19 @@ class Listen(_Model):
         le=256 * 1024 * 1024,
         description="Size in bytes beyond which a webhook body is answered 413.",
     )
+    max_connections: int = Field(
+        2000,
+        ge=16,
+        le=100_000,
+        description="Most open connections of the public listener; one more is answered 503. Fewer where the process "
+        "may not open so many files.",
+    )
+    max_connections_per_address: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Most of them from one address (of IPv6 one /64). Behind a reverse proxy all are the proxy's.",
+    )
 
 
 class Store(_Model):

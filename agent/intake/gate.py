@@ -2,12 +2,16 @@
 
 While one commit runs the next one gathers, so its size follows the load and the speed of the disk by itself. Whoever
 waits at ``submit`` is answered after the commit that holds its events.
+
+Sources take turns, and none may have more waiting than there is room left (dynamic thresholds: Choudhury and Hahne,
+IEEE/ACM Transactions on Networking, 1998): whatever one of them sends, another finds room and soon has its turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,14 +21,14 @@ from agent.ledger.base import Applied, Batch, Ledger, StoreUnavailable
 
 # What one transaction holds at most: large enough for throughput, small enough for the shortest webhook time-out (3 s).
 COMMIT_EVENTS = 16_384
-# What may wait; beyond it senders are told to come back. At most about 100 MB of events.
-QUEUE_EVENTS = 100_000
+# What may wait; beyond it senders are told to come back. One source alone fills half of it, about 100 MB.
+QUEUE_EVENTS = 200_000
 
 log = structlog.get_logger()
 
 
 class Overloaded(Exception):
-    """The queue is full; the sender should come back."""
+    """The queue is full, or the source has its share of it; the sender should come back."""
 
 
 class GateMetrics(Protocol):
@@ -40,6 +44,16 @@ class GateMetrics(Protocol):
 _Waiting = tuple[Batch, "asyncio.Future[Applied]"]
 
 
+class _Line:
+    """What one source has waiting."""
+
+    __slots__ = ("entries", "events")
+
+    def __init__(self) -> None:
+        self.entries: deque[_Waiting] = deque()
+        self.events = 0
+
+
 class Gate:
     """Group commit in front of a ledger. ``run`` must be running for ``submit`` to return."""
 
@@ -51,7 +65,8 @@ class Gate:
         self._metrics = metrics
         self._clock = clock
         self._queue_events = queue_events
-        self._waiting: list[_Waiting] = []
+        # By source, in the order of their turns; who has nothing waiting is not in it.
+        self._waiting: OrderedDict[str, _Line] = OrderedDict()
         self._events = 0
         self._wake = asyncio.Event()
         self._closing = False
@@ -61,10 +76,15 @@ class Gate:
         """Count a batch. Returns after its commit. Raises ``Overloaded``, or ``StoreUnavailable`` when nothing of it
         was counted."""
         size = len(batch.events) + 1  # Empty batches take room too.
-        if self._closing or (self._events + size > self._queue_events and self._waiting):
+        line = self._waiting.get(batch.source)
+        wanted = size + (line.events if line else 0)
+        if self._closing or (wanted > self._queue_events - self._events and self._waiting):
             raise Overloaded
+        if line is None:
+            line = self._waiting[batch.source] = _Line()
         future: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
-        self._waiting.append((batch, future))
+        line.entries.append((batch, future))
+        line.events = wanted
         self._events += size
         self._wake.set()
         return await future
@@ -88,14 +108,20 @@ class Gate:
         self._wake.set()
 
     def _next_group(self) -> list[_Waiting]:
-        size = taken = 0
-        for batch, _ in self._waiting:
-            if taken and size + len(batch.events) > COMMIT_EVENTS:
+        group: list[_Waiting] = []
+        size = 0
+        while self._waiting:
+            source, line = next(iter(self._waiting.items()))
+            events = len(line.entries[0][0].events)
+            if group and size + events > COMMIT_EVENTS:
                 break
-            size += len(batch.events) + 1
-            taken += 1
-        group = self._waiting[:taken]
-        del self._waiting[:taken]
+            group.append(line.entries.popleft())
+            size += events + 1
+            line.events -= events + 1
+            if line.entries:
+                self._waiting.move_to_end(source)
+            else:
+                del self._waiting[source]
         self._events -= size
         return group
 
@@ -108,7 +134,8 @@ class Gate:
                 self._failing = True
                 log.error("store.unavailable", error=str(e))
             # Those who came meanwhile have waited as long; their senders should not run into a time-out.
-            for _, future in (*group, *self._waiting):
+            waiting = [entry for line in self._waiting.values() for entry in line.entries]
+            for _, future in (*group, *waiting):
                 if not future.done():
                     future.set_exception(e)
             self._waiting.clear()

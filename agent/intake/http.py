@@ -18,6 +18,7 @@ from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from agent.fetch import fetch
+from agent.intake.connections import ConnectionMetrics, Connections
 from agent.intake.gate import Gate, Overloaded
 from agent.intake.outgoing import Certificates, Confirmations, Get
 from agent.intake.source import Prepared, Source
@@ -33,6 +34,7 @@ from agent.providers import (
 )
 
 PREFIX = "/webhooks/"
+SERVER = "mailvitals"  # and not which library of which version
 UNKNOWN = "unknown"
 RETRY_AFTER = "10"  # seconds
 LOG_EVERY = 60.0  # seconds between two log lines about the same thing
@@ -47,7 +49,7 @@ _GZIP_OR_ZLIB, _RAW_DEFLATE = 47, -15  # zlib's window bits
 log = structlog.get_logger()
 
 
-class IntakeMetrics(Protocol):
+class IntakeMetrics(ConnectionMetrics, Protocol):
     """What intake reports of itself."""
 
     def request(self, source: str, outcome: str, seconds: float) -> None:
@@ -102,9 +104,10 @@ class Intake:
         clock: Callable[[], float] = time.time,
         get: Get = fetch,
         heard: Callable[[str, float, int], None] = lambda source, at, events: None,
+        doubt: Callable[[], str] = lambda: "",
     ) -> None:
         """``get`` is how URLs that vendors name are fetched; ``heard`` is told the source, the time and the number of
-        events of each request that was counted."""
+        events of each request that was counted; ``doubt`` tells why the clock cannot be believed now."""
         self._sources = sources
         self._gate = gate
         self._ledger = ledger
@@ -114,21 +117,25 @@ class Intake:
         self._certificates = Certificates(get, clock)
         self._confirmations = Confirmations(get)
         self._heard = heard
+        self._doubt = doubt
         self._in_flight = 0
         self._parser = ThreadPoolExecutor(1, "intake-parser")
         self.doors = {name: Door() for name in sources}
         self.draining = False
 
-    def server(self) -> web.Server:
-        """An aiohttp low-level server: there is one route, so there is no router."""
+    def server(self, *, connections: int = 2000, per_address: int = 1000) -> web.Server:
+        """An aiohttp low-level server: there is one route, so there is no router. The numbers are how many connections
+        it holds at most, in all and from one address."""
         loop = asyncio.get_running_loop()
         limit = self._max_body
 
         def make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
             return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
 
-        return web.Server(
-            self.handle, request_factory=make_request, access_log=None, keepalive_timeout=75.0, lingering_time=2.0,
+        return Connections(
+            self.handle, self._metrics, lambda: self._metrics.request(UNKNOWN, "invalid", 0.0),
+            limit=connections, per_address=per_address,
+            request_factory=make_request, access_log=None, lingering_time=2.0,
             auto_decompress=False,  # It would go on unpacking a bomb that is refused already.
         )  # fmt: skip
 
@@ -165,6 +172,12 @@ class Intake:
             response = web.Response(status=e.status, text=e.text + "\n", headers=e.headers)
             if source is not None:
                 self._note(source.name, outcome, e.text)
+        except Exception:
+            # A defect of ours is no fault of the mail's: the sender keeps it.
+            log.exception("webhook.failed", source=name)
+            outcome = "unavailable"
+            response = web.Response(status=503, text="internal error\n", headers=_BUSY)
+        response.headers["Server"] = SERVER
         if self.draining or response.status == 413:
             response.force_close()
         if source is not None:
@@ -174,6 +187,8 @@ class Intake:
         return response
 
     async def _take(self, source: Source, request: web.BaseRequest, path: str, query: str) -> tuple[str, Reply | None]:
+        if why := self._doubt():
+            raise _Refusal(503, "unavailable", why, _BUSY)
         length = request.content_length or 0
         if length > self._max_body:
             raise self._too_large()
@@ -228,7 +243,8 @@ class Intake:
         self._grow(body, plain)
 
     def _grow(self, body: bytearray, chunk: bytes) -> None:
-        if self._in_flight + len(chunk) > IN_FLIGHT and self._in_flight > len(body):
+        # A body may become no larger than the room that is left: many that do not end leave room for small ones.
+        if self._in_flight + len(body) + len(chunk) > IN_FLIGHT and self._in_flight > len(body):
             raise _Refusal(503, "overloaded", "too much at once", _BUSY)
         body += chunk
         self._in_flight += len(chunk)

@@ -34,6 +34,7 @@ DUPLICATE_REASONS = ("same_event", "same_outcome")
 REFUSED_REASONS = ("too_old", "in_future")
 TEST_REASONS = ("vendor", "seed", "own_domain")
 QUARANTINE_REASONS = ("unreadable", "malformed_items")
+CONNECTION_REASONS = ("full", "address", "slow")
 NOTIFICATION_OUTCOMES = ("sent", "failed", "rejected")
 MAILBOX_LOOKUP_OUTCOMES = ("listed", "other", "failed", "given_up")
 INCIDENT_STATES = ("open", "closing")
@@ -93,6 +94,13 @@ LOCAL = (
         "counter",
         ("source", "reason"),
         "Authentic requests that could not be wholly read, sealed away for a replay.",
+    ),
+    Metric("connections", "gauge", (), "Open connections of the public listener."),
+    Metric(
+        "refused_connections_total",
+        "counter",
+        ("reason",),
+        "Connections ended before their first request: no room, too many from one address, or no request in time.",
     ),
     Metric("intake_queue_events", "gauge", (), "Events received and waiting for their commit."),
     Metric(

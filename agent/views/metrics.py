@@ -16,6 +16,7 @@ from agent.dns.opinion import Weight
 from agent.ledger.base import Applied, Counted
 from agent.views.catalogue import (
     CATALOGUE,
+    CONNECTION_REASONS,
     DUPLICATE_REASONS,
     MAILBOX_LOOKUP_OUTCOMES,
     NOTIFICATION_OUTCOMES,
@@ -72,6 +73,7 @@ class Metrics:
                 "dns_second_opinions_total",
                 "mailbox_lookups_total",
                 "alertmanager_notifications_total",
+                "refused_connections_total",
             )
         }
         self._children: dict[str, dict[tuple[str, ...], Counter]] = {name: {} for name in self._counters}
@@ -79,6 +81,7 @@ class Metrics:
         self._durations: dict[str, Histogram] = {}
         self._sources: dict[str, str] = {}
         self._queue = self._gauge("intake_queue_events")
+        self._open = self._gauge("connections")
         self._commit = self._histogram("ledger_commit_duration_seconds")
         self._commit_events = self._histogram("ledger_commit_events")
         self._dns = self._histogram("dns_query_duration_seconds")
@@ -96,7 +99,10 @@ class Metrics:
             self._counted("dns_second_opinions_total", (weight.value,))
         for name in MAILBOX_LOOKUP_OUTCOMES:
             self._counted("mailbox_lookups_total", (name,))
-        self._counted("webhook_requests_total", (UNKNOWN_SOURCE, "unknown_source"))
+        for reason in CONNECTION_REASONS:
+            self._counted("refused_connections_total", (reason,))
+        for name in ("unknown_source", "invalid"):
+            self._counted("webhook_requests_total", (UNKNOWN_SOURCE, name))
 
     def declare_source(self, name: str, provider: str) -> None:
         """Show a configured source from the start, all zeros: a counter that first appears at 1 shows no increase.
@@ -124,9 +130,18 @@ class Metrics:
 
     def request(self, source: str, outcome: str, seconds: float) -> None:
         """One request to the public listener. ``source`` is a configured name and ``outcome`` one of
-        ``REQUEST_OUTCOMES``; any other path is ``unknown`` and ``unknown_source``."""
+        ``REQUEST_OUTCOMES``; any other path is ``unknown`` and ``unknown_source``, what is no HTTP ``unknown`` and
+        ``invalid``."""
         self._counted("webhook_requests_total", (source, outcome)).inc()
         self._duration_of(source).observe(seconds)
+
+    def connections(self, n: int) -> None:
+        """So many connections of the public listener are open."""
+        self._open.set(n)
+
+    def connection_refused(self, reason: str) -> None:
+        """One connection ended before its first request; ``reason`` is one of ``CONNECTION_REASONS``."""
+        self._counted("refused_connections_total", (reason,)).inc()
 
     def applied(self, source: str, result: Applied) -> None:
         """What the ledger made of one batch of the source."""

@@ -57,11 +57,12 @@ class Agent:
             )
         )
         self.process: subprocess.Popen[bytes] | None = None
+        self.within: list[str] = []  # a command that runs the agent's, which is appended
 
     def start(self, wait: bool = True) -> None:
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "agent", "run", "--config", str(self.config)],
+                [*self.within, sys.executable, "-m", "agent", "run", "--config", str(self.config)],
                 cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=environment(),
             )  # fmt: skip
         if wait:

@@ -33,9 +33,9 @@ def chunked(parts: Iterable[bytes]) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts if part) + b"0\r\n\r\n"
 
 
-def connect(port: int, timeout: float = 10.0) -> socket.socket:
-    """A connection to a loopback port."""
-    return socket.create_connection(("127.0.0.1", port), timeout)
+def connect(port: int, timeout: float = 10.0, source: str = "") -> socket.socket:
+    """A connection to a loopback port, from the loopback address ``source`` if need be."""
+    return socket.create_connection(("127.0.0.1", port), timeout, (source, 0) if source else None)
 
 
 def read_answer(connection: socket.socket) -> Answer:

@@ -113,11 +113,11 @@ def taken(answer: Answer) -> bool:
 
 
 @contextlib.contextmanager
-def live_agent(folder: Path, **settings: object) -> Iterator[Live]:
+def live_agent(folder: Path, listen: Mapping[str, object] | None = None, **settings: object) -> Iterator[Live]:
     """A running agent that takes small bodies, which must end well; ``settings`` are added to the usual ones."""
     one = Agent(folder, {**SETTINGS, **settings})
     written = yaml.safe_load(one.config.read_text())
-    written["listen"]["max_body_bytes"] = MAX_BODY
+    written["listen"] |= {"max_body_bytes": MAX_BODY, **(listen or {})}
     one.config.write_text(yaml.safe_dump(written))
     try:
         one.start()
@@ -146,12 +146,15 @@ class Deaf:
 
 
 @contextlib.asynccontextmanager
-async def intake_alone(ledger: Any, **options: int) -> AsyncIterator[tuple[int, Intake, Gate]]:
-    """The public listener in this process, before any ledger; ``options`` are the gate's. Its port comes with it."""
+async def intake_alone(
+    ledger: Any, server: Mapping[str, int] | None = None, doubt: Callable[[], str] = lambda: "", **options: int
+) -> AsyncIterator[tuple[int, Intake, Gate]]:
+    """The public listener in this process, before any ledger; ``options`` are the gate's, ``server`` those of the
+    listener itself. Its port comes with it."""
     gate = Gate(ledger, Deaf(), **options)  # type: ignore[arg-type]
     source = Source("pmh", "postmark", PROVIDERS["postmark"], {"headers": {"X-Secret": "s" * 20}})
-    intake = Intake({"pmh": source}, gate, ledger, Deaf(), max_body_bytes=MAX_BODY)  # type: ignore[arg-type]
-    runner = web.ServerRunner(intake.server(), handle_signals=False, shutdown_timeout=2.0)
+    intake = Intake({"pmh": source}, gate, ledger, Deaf(), max_body_bytes=MAX_BODY, doubt=doubt)  # type: ignore[arg-type]
+    runner = web.ServerRunner(intake.server(**(server or {})), handle_signals=False, shutdown_timeout=2.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     committing = asyncio.create_task(gate.run())

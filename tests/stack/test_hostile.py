@@ -1,11 +1,17 @@
-"""What cannot hurt a real agent: strangers, bombs, half requests, bytes of any kind, and JSON of any shape."""
+"""What cannot hurt a real agent: strangers, bombs, half requests, bytes of any kind, and JSON of any shape; nor those
+who send signed mail meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
+import socket
+import struct
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,17 +20,158 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.intake import http
+from agent.intake.connections import HEAD_TIMEOUT
 from agent.ledger.sqlite import SqliteLedger
 from tests.ledger.conftest import KEY
 from tests.servers.base import wait_until
 from tests.servers.raw import Answer, chunked, connect, exchange, read_answer, request
+from tests.stack.hostile_bodies import SOURCES, bad_bodies
+from tests.stack.hostile_http import Case, broken_http
 from tests.stack.live import MAX_BODY, Live, intake_alone, live_agent, signed, taken, untroubled
+
+DRIPPING = 100
 
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with live_agent(tmp_path_factory.mktemp("hostile")) as one:
+    with live_agent(tmp_path_factory.mktemp("hostile"), sources=SOURCES) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def dripping(live: Live) -> Iterator[list[socket.socket]]:
+    """Connections that send a head without end, a byte at a time (slowloris), all through the module."""
+    connections = [connect(live.port, 60) for _ in range(DRIPPING)]
+    stop = threading.Event()
+
+    def drip() -> None:
+        while not stop.wait(0.5):
+            for connection in connections:
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"X")
+
+    for connection in connections:
+        connection.sendall(b"POST /webhooks/sg HTTP/1.1\r\nX-A: ")
+    thread = threading.Thread(target=drip)
+    thread.start()
+    yield connections
+    stop.set()
+    thread.join()
+    for connection in connections:
+        connection.close()
+
+
+class Legitimate:
+    """Signed traffic on a connection that is kept, as an ESP sends it: every answer, and the seconds to it."""
+
+    def __init__(self, live: Live) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.seconds: list[float] = []
+        self._live = live
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._send)
+
+    def __enter__(self) -> Legitimate:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _send(self) -> None:
+        with connect(self._live.port) as connection:
+            while not self._stop.wait(0.002):
+                body = self._live.batch(5)
+                start = time.monotonic()
+                connection.sendall(request("POST", "/webhooks/sg", signed("sg", body), body))
+                self.statuses[read_answer(connection).status] += 1
+                self.seconds.append(time.monotonic() - start)
+
+    def p99(self) -> float:
+        return sorted(self.seconds)[int(len(self.seconds) * 0.99)]
+
+
+def _resident(live: Live) -> int:
+    """The agent's memory, in MB."""
+    assert live.agent.process is not None
+    status = Path(f"/proc/{live.agent.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) // 1024
+
+
+def _descriptors(live: Live) -> int:
+    assert live.agent.process is not None
+    return len(list(Path(f"/proc/{live.agent.process.pid}/fd").iterdir()))
+
+
+def _answers(live: Live, cases: list[Case]) -> dict[str, int]:
+    return {case.name: exchange(live.port, case.data, end=case.end).status for case in cases}
+
+
+def test_each_of_300_bad_requests_is_answered_and_counted_and_harms_nobody(
+    live: Live, dripping: list[socket.socket]
+) -> None:
+    cases = [*broken_http(), *bad_bodies(live)]
+    assert len(cases) == len({case.name for case in cases}) >= 300
+    before = live.agent.counters("webhook_requests_total", "outcome")
+    open_before = _descriptors(live)
+    with Legitimate(live) as legitimate:
+        assert _answers(live, cases) == {case.name: case.status for case in cases}
+    assert set(legitimate.statuses) == {200}, "signed traffic is taken meanwhile"
+    wanted = Counter(case.counted for case in cases if case.counted)
+    wanted["accepted"] += legitimate.statuses[200]
+    wait_until(lambda: live.agent.counters("webhook_requests_total", "outcome") - before == wanted, 5, f"{wanted}")
+    print(f"{len(cases)} cases; {len(legitimate.seconds)} signed requests, p99 {legitimate.p99() * 1000:.0f} ms")
+    assert legitimate.p99() < 2
+
+    resident = _resident(live)
+    again = [*broken_http(), *bad_bodies(live)]
+    _answers(live, again)
+    grown = _resident(live) - resident
+    print(f"{resident} MB, and after as many again {grown:+} MB")
+    assert grown < 32
+    wait_until(lambda: _descriptors(live) <= open_before + 10, 10, "connections to be given back")
+
+
+def test_what_is_pipelined_is_answered_in_order_and_not_hoarded(live: Live) -> None:
+    bodies = [live.batch() for _ in range(100)]
+    posts = b"".join(request("POST", "/webhooks/sg", signed("sg", body), body) for body in bodies)
+    with live.counts(accepted=100, probe=2000, invalid=1), connect(live.port) as connection:
+        connection.sendall(posts)
+        assert [_next(connection) for _ in bodies] == [200] * 100
+        flood = request("GET", "/webhooks/sg", {}) * 2000
+        sender = threading.Thread(target=connection.sendall, args=(flood,))
+        sender.start()
+        assert [_next(connection) for _ in range(2000)] == [200] * 2000
+        sender.join()
+        connection.sendall(b"nonsense\r\n\r\n" + flood)
+        assert read_answer(connection).status == 400
+        assert connection.recv(1) == b"", "nothing is read behind it"
+
+
+def _next(connection: socket.socket) -> int:
+    """The status of the next answer, which has no body; and no byte of the one after it."""
+    data = b""
+    while not data.endswith(b"\r\n\r\n"):
+        data += connection.recv(1)
+    return int(data.split()[1])
+
+
+def test_a_sender_that_hangs_up_anywhere_leaves_nothing_behind(live: Live) -> None:
+    body = live.batch(3)
+    whole = request("POST", "/webhooks/sg", signed("sg", body), body)
+    before = live.events()
+    for i in range(200):
+        with connect(live.port) as connection:
+            connection.sendall(whole[: (i * len(whole)) // 200])
+            if i % 2:  # A reset, where the others only end.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    for _ in range(3):  # All of it, and no ear for the answer: it may be counted, and once at most.
+        with connect(live.port) as connection:
+            connection.sendall(whole)
+            connection.shutdown(socket.SHUT_WR)
+    assert taken(live.post("sg", body))
+    assert live.events() == before + 3
 
 
 def test_bombs_at_once_do_not_fill_the_memory(live: Live) -> None:
@@ -100,28 +247,6 @@ async def test_what_is_in_flight_is_bounded_and_given_back(tmp_path: Path, monke
             assert taken(await asyncio.to_thread(read_answer, second))
         assert intake._in_flight == 0
     await ledger.close()
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"\0" * 100, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"hello\r\n\r\n",
-        b"POST /webhooks/sg\r\n\r\n", b"POST * HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
-        b"POST /webhooks/sg HTTP/9.9\r\nHost: a\r\n\r\n", b"POST /webhooks/sg HTTP/1.1\r\nno colon\r\n\r\n",
-        b"POST /webhooks/sg HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-        b"POST /webhooks/sg HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        b"POST /webhooks/sg HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
-        b"POST /webhooks/sg HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST /webhooks/sg HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
-        b"POST /webhooks/" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"POST /webhooks/sg HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
-        b"POST /webhooks/sg HTTP/1.1\r\n" + b"".join(b"X%d: a\r\n" % i for i in range(5000)) + b"\r\n",
-        b"POST http://[/webhooks/sg HTTP/1.1\r\nHost: a\r\n\r\n",
-    ],
-    ids=lambda data: repr(data[:40]),
-)  # fmt: skip
-def test_what_is_no_http_is_refused(live: Live, data: bytes) -> None:
-    assert exchange(live.port, data, end=True).status in (0, 400, 401, 404, 405, 413, 414, 431)
 
 
 # What must not grow.
@@ -211,10 +336,19 @@ def test_any_bytes_at_all_are_survived(live: Live, junk: bytes, at: float, cut: 
     assert exchange(live.port, data, end=True).status in (0, 200, 400, 401, 404, 405, 413, 414, 415, 431)
 
 
+def test_heads_that_do_not_end_are_cut_off(live: Live, dripping: list[socket.socket]) -> None:
+    start = time.monotonic()
+    for connection in dripping:
+        with contextlib.suppress(ConnectionError):
+            assert connection.recv(1) == b""
+    assert time.monotonic() - start < HEAD_TIMEOUT + 5
+    assert live.agent.counters("refused_connections_total", "reason")["slow"] == DRIPPING
+
+
 def test_after_all_of_it_the_agent_is_as_it_was(live: Live) -> None:
     assert live.agent.process is not None
     proc = Path(f"/proc/{live.agent.process.pid}")
     peak = int((proc / "status").read_text().partition("VmHWM:")[2].split()[0]) // 1024
     assert peak < 600, f"{peak} MB"
-    wait_until(lambda: len(list((proc / "fd").iterdir())) < 60, 10, "connections to be given back")
+    wait_until(lambda: _descriptors(live) < 60, 10, "connections to be given back")
     untroubled(live)

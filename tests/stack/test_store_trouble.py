@@ -140,14 +140,15 @@ def _record(n: int) -> bytes:
 async def test_more_than_can_wait_is_sent_back_and_what_waits_is_counted(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path / "ledger.db", KEY)
     slow = Slow(ledger)
-    async with intake_alone(slow, queue_events=6) as (port, _, _):
+    async with intake_alone(slow, queue_events=12) as (port, _, _):
 
         def post(n: int) -> Answer:
             return exchange(port, request("POST", "/webhooks/pmh", {"X-Secret": "s" * 20}, _record(n)))
 
         first = asyncio.create_task(asyncio.to_thread(post, 0))
         await asyncio.wait_for(slow.entered.wait(), 5)
-        # One commit under way; of twelve more three find room (an event takes two places).
+        # One commit under way; of twelve more three find room (an event takes two places, and of the queue a source has
+        # no more than it leaves).
         rest = [asyncio.create_task(asyncio.to_thread(post, n)) for n in range(1, 13)]
         done: set[asyncio.Task[Answer]] = set()
         async with asyncio.timeout(10):

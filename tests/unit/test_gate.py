@@ -152,6 +152,39 @@ async def test_empty_batches_take_room_too() -> None:
         assert sum(isinstance(end, Overloaded) for end in ends) == 40
 
 
+async def test_a_source_that_floods_leaves_room_and_its_turn_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_module, "COMMIT_EVENTS", 100)
+    async with running(queue_events=1000) as (gate, store, _):
+        first = await _held(gate, store)
+        noisy = await _submit_all(gate, [batch("noisy", 9) for _ in range(1000)])
+        quiet = await _submit_all(gate, [batch("quiet", 9) for _ in range(3)])
+        refused = [task for task in noisy if task.done()]
+        assert len(refused) == 950, "half the queue is the most that one source has"
+        assert not any(task.done() for task in quiet)
+        store.hold.set()
+        ends = await asyncio.gather(first, *noisy, *quiet, return_exceptions=True)
+        assert sum(isinstance(end, Overloaded) for end in ends) == 950
+        assert store.commits[1].count("quiet") == 3, "not behind what came before"
+        assert store.commits[1][:6] == ["noisy", "quiet"] * 3
+        assert sum(commit.count("noisy") for commit in store.commits) == 50
+
+
+async def test_each_of_many_sources_that_flood_finds_room() -> None:
+    async with running(queue_events=1000) as (gate, store, _):
+        first = await _held(gate, store)
+        names = [f"s{i}" for i in range(6)]
+        tasks = []
+        for name in names:
+            tasks += await _submit_all(gate, [batch(name, 1) for _ in range(600)])
+        waiting = {name: len(gate._waiting[name].entries) for name in names}
+        late = await _submit_all(gate, [batch("late", 1)])
+        assert min(waiting.values()) >= 1
+        assert not late[0].done(), "however many flood, there is room for one more"
+        assert gate._events <= 1000
+        store.hold.set()
+        await asyncio.gather(first, *late, *tasks, return_exceptions=True)
+
+
 async def test_an_unavailable_store_is_told_to_all_who_wait_and_counts_nothing() -> None:
     def trouble(_: Sequence[Batch]) -> None:
         raise StoreUnavailable("disk full")
