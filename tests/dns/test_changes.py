@@ -86,7 +86,8 @@ def a_set(role: str, *records: str, name: str = DOMAIN) -> RecordSet:
         ("sts_policy", ["max_age: 1209600", "mode: testing"], ["max_age: 1209600", "mode: enforce"], "enforce", S),
         ("sts_policy", ["max_age: 1209600", "mode: enforce"], ["max_age: 3600", "mode: enforce"],
          "kept for 3600 s, before for 14 days", W),
-        ("sts_policy", ["mode: enforce", "mx: a.example"], ["mode: enforce", "mx: b.example"], "now names b.example", O),
+        ("sts_policy", ["mode: enforce", "mx: a.example"], ["mode: enforce", "mx: b.example"],
+         "now names b.example", O),
     ],
 )  # fmt: skip
 def test_what_a_change_means(role: str, before: list[str], after: list[str], words: str, direction: Direction) -> None:
