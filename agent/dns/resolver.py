@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import time
 from collections import Counter
@@ -27,6 +28,7 @@ from agent.dns.wire import exchange
 
 _CHANNEL_AGE = 1.0  # seconds; the longest that anything can come out of c-ares' cache
 _CHANNELS = 32  # that may still have questions under way before new ones are made less often
+_HUNG = 8  # channels, each of them a thread, after which c-ares is given up until one of them comes back
 _BACKOFF = (0.2, 0.6)  # seconds before another attempt: c-ares itself repeats a SERVFAIL at once
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./*")
 
@@ -78,6 +80,7 @@ class Resolver:
         self._on_query, self._on_restart = on_query, on_restart
         self._channel: _Channel | None = None
         self._retired: set[_Channel] = set()
+        self._hung: set[_Channel] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -145,7 +148,7 @@ class Resolver:
     async def aclose(self) -> None:
         """Close everything; questions under way end as ``unreachable``. Safe to call twice."""
         self._closed = True
-        channels = [*self._retired, *([self._channel] if self._channel else [])]
+        channels = {*self._retired, *([self._channel] if self._channel else [])} - self._hung
         self._channel = None
         self._retired.clear()
         await asyncio.gather(*self._closing, *(channel.dns.close() for channel in channels))
@@ -162,35 +165,54 @@ class Resolver:
             return Answer(question, Outcome.UNREACHABLE, server=self._server)
         # A hung channel must not hang the caller: c-ares gives up by itself well before this.
         limit = self._timeout * max(1, len(self._servers)) * 2 + 1
+        by_hand = question.dnssec or question.type in _BY_HAND or len(self._hung) >= _HUNG
         try:
+            if not by_hand and _HOST_CHARACTERS.issuperset(question.name):
+                return await self._through_channel(question, limit)
             async with asyncio.timeout(limit):
-                by_hand = question.dnssec or question.type in _BY_HAND
-                if not by_hand and _HOST_CHARACTERS.issuperset(question.name):
-                    return await self._through_channel(question)
                 return await self._by_hand(question)
         except TimeoutError:
-            self.fresh()
-            if self._on_restart:
-                self._on_restart()
             return Answer(question, Outcome.TIMEOUT, server=self._server)
         except (OSError, dns.exception.DNSException, pycares.AresError):  # no server to be had, no socket for it
             return Answer(question, Outcome.UNREACHABLE, server=self._server)
 
-    async def _through_channel(self, question: Question) -> Answer:
-        channel = await self._current()
-        channel.in_flight += 1
-        channel.used = True
+    async def _through_channel(self, question: Question, limit: float) -> Answer:
+        channel: _Channel | None = None
         try:
-            result = await channel.dns.query_dns(question.name, question.type)
+            async with asyncio.timeout(limit):
+                channel = await self._current()
+                asked = channel.dns.query_dns(question.name, question.type)
+                channel.in_flight += 1
+                channel.used = True
+                asked.add_done_callback(functools.partial(self._ended, channel))
+                # Who waits no longer does not end it: a channel is at rest when c-ares says so.
+                result = await asyncio.shield(asked)
+        except TimeoutError:
+            self._hangs(channel)
+            return Answer(question, Outcome.TIMEOUT, server=self._server)
         except aiodns.error.DNSError as e:
             outcome = OUTCOMES.get(e.args[0] if e.args else None, Outcome.UNREACHABLE)
             return Answer(question, outcome, server=self._server)
         except RuntimeError:  # the channel was closed meanwhile
             return Answer(question, Outcome.UNREACHABLE, server=self._server)
-        finally:
-            channel.in_flight -= 1
-            self._release(channel)
         return read(question, result, self._server)
+
+    def _ended(self, channel: _Channel, asked: asyncio.Future[Any]) -> None:
+        if not asked.cancelled():
+            asked.exception()  # which nobody may be left to take
+        channel.in_flight -= 1
+        if not channel.in_flight:
+            self._hung.discard(channel)
+        self._release(channel)
+
+    def _hangs(self, channel: _Channel | None) -> None:
+        """Go on without a channel that hangs. It is not closed before its questions end, since to close it c-ares
+        would wait for it, and with it for ever all that are to be closed later."""
+        if channel is not None:
+            self._hung.add(channel)
+        self.fresh()
+        if self._on_restart:
+            self._on_restart()
 
     async def _current(self) -> _Channel:
         if self._channel is not None and time.monotonic() - self._channel.born > _CHANNEL_AGE:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import re
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -201,6 +204,79 @@ async def test_a_dead_first_server_does_not_matter(server: DnsServer) -> None:
     assert (await ask(resolver, "example.test", "A")).records == ("192.0.2.1",)
     assert (await ask(resolver, "user+tag.users.example.test", "A")).records == ("127.0.0.2",)
     await resolver.aclose()
+
+
+class Wedge:
+    """What wakes the thread of a c-ares channel leads nowhere, until it is mended: a new question is never noticed."""
+
+    def __init__(self, before: set[str]) -> None:
+        def writes(fd: str) -> bool:
+            flags = re.search(r"flags:\s*(\d+)", Path(f"/proc/self/fdinfo/{fd}").read_text())
+            return flags is not None and int(flags[1], 8) & os.O_ACCMODE == os.O_WRONLY
+
+        pipes = [fd for fd in set(fds()) - before if fds().get(fd, "").startswith("pipe:") and writes(fd)]
+        assert pipes, "c-ares wakes its thread in some other way"
+        self._ends = [(int(fd), os.dup(int(fd))) for fd in pipes]
+        with open("/dev/null", "wb") as nowhere:
+            for fd, _ in self._ends:
+                os.dup2(nowhere.fileno(), fd)
+
+    def mend(self) -> None:
+        for fd, end in self._ends:
+            os.dup2(end, fd)
+            os.write(fd, b"1")
+            os.close(end)
+        self._ends.clear()
+
+
+def fds() -> dict[str, str]:
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+    return found
+
+
+async def test_a_channel_that_hangs_is_replaced_and_closed_only_when_it_comes_back(server: DnsServer) -> None:
+    restarts: list[str] = []
+    resolver = Resolver([server.address], timeout=0.2, on_restart=lambda: restarts.append("restart"))
+    before = set(fds())
+    assert (await ask(resolver, "example.test", "A")).outcome is Outcome.ANSWER
+    wedge = Wedge(before)
+    try:
+        hanging = resolver._channel
+        begun = time.monotonic()
+        assert (await ask(resolver, "mx.example.test", "A")).records == ("192.0.2.2",)
+        assert 1.4 < time.monotonic() - begun < 5
+        assert restarts == ["restart"]
+        assert resolver._hung == {hanging}
+        # The thread that closes channels is free for those that are well.
+        for _ in range(3):
+            resolver.fresh()
+            assert (await ask(resolver, "example.test", "A")).outcome is Outcome.ANSWER
+        resolver.fresh()
+        await until(lambda: resolver._retired == {hanging} and not resolver._closing)
+    finally:
+        wedge.mend()
+    await until(lambda: not resolver._hung and not resolver._retired)
+    await resolver.aclose()
+
+
+async def test_where_channel_after_channel_hangs_questions_go_without_c_ares(
+    server: DnsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.dns.resolver._HUNG", 0)
+    monkeypatch.setattr("agent.dns.resolver._Channel", None)
+    resolver = Resolver([server.address], timeout=0.5)
+    assert (await ask(resolver, "example.test", "A")).records == ("192.0.2.1",)
+    await resolver.aclose()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < seconds
+        await asyncio.sleep(0.02)
 
 
 async def test_a_server_may_be_given_by_name(server: DnsServer) -> None:
