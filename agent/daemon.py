@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -32,7 +34,8 @@ from agent.intake.mailboxes import Mailboxes, by_name
 from agent.intake.outgoing import Get
 from agent.intake.pulse import Pulse
 from agent.intake.source import Source
-from agent.ledger.base import DAY, HOUR, MINUTE, Ledger, RecentBounce, SourceState, StoreUnavailable
+from agent.leadership import Leadership
+from agent.ledger.base import DAY, HOUR, MINUTE, Deposed, Ledger, RecentBounce, SourceState, StoreUnavailable
 from agent.ledger.documents import Documents
 from agent.ledger.process import ProcessLedger
 from agent.ledger.sqlite import load_or_create_key
@@ -40,7 +43,7 @@ from agent.mailbox import mailbox_provider
 from agent.posture import Posture
 from agent.providers import PROVIDERS
 from agent.settings import Settings
-from agent.views.http import create_app
+from agent.views.http import NotLeading, create_app
 from agent.views.metrics import Metrics
 from agent.views.state import AlertmanagerView, Readiness, SourceView, State
 from agent.vitals.evaluate import edges, evaluate
@@ -50,6 +53,7 @@ PRUNE_EVERY = 600.0  # seconds
 PROBE_EVERY = 5.0
 PULSE_EVERY = 60.0
 LAG_EVERY = 0.5
+LOOK_EVERY = 15.0  # seconds after which an agent that does not lead reads what the leader has found
 STUCK_AFTER = 30.0  # seconds without a turn of the event loop: not alive
 RECENT_BOUNCES = 50  # shown
 EXPLAINED_BOUNCES = 500  # looked at for what they have in common
@@ -108,6 +112,9 @@ class Daemon:
         self._ready = {"store": "not probed yet", "intake": "not open yet", "evaluation": "not done yet", "clock": ""}
         self._snapshot: Snapshot | None = None
         self._incidents: dict[str, Incident] = {}
+        self._refused: dict[str, float] = {}  # when each source was last refused by any agent
+        self._leading = 0  # the epoch whose state this process has taken up
+        self._looked_at = float("-inf")
         self._source_states: dict[str, SourceState] = {}
         self._pulse = Pulse((s.name for s in settings.sources), self._started_at)
         self._recent: tuple[RecentBounce, ...] = ()
@@ -137,10 +144,13 @@ class Daemon:
             [Endpoint(a.url, _reveal(a.token), a.username or "", _reveal(a.password)) for a in settings.alertmanagers],
             resend=settings.alerts.resend,
             on_result=self.metrics.notification,
+            may_tell=lambda: self._leadership.may_tell,
             clock=clock,
         )
         for delivery in self._notifier.status():
             self.metrics.declare_alertmanager(delivery.url)
+        holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._leadership = Leadership(self.ledger, holder, patience=settings.alerts.quiet_period)
         self._posture = Posture(settings, self._resolver, self.ledger, self.metrics, clock=clock, share=self._share)
         self.addresses: dict[str, str] = {}
 
@@ -154,7 +164,8 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        await self._restore()
+        await self.ledger.start()
+        self._source_states = await self.ledger.sources()
         listen = self._settings.listen
         most = affordable(listen.max_connections)
         server = self._intake.server(connections=most, per_address=min(most, listen.max_connections_per_address))
@@ -162,7 +173,7 @@ class Daemon:
         private = web.AppRunner(
             create_app(
                 self.metrics, self.state, private_token=_reveal(self._settings.listen.private_token) or None,
-                healthy=self._healthy, check_now=self._posture.check_now if self._posture.watching else None,
+                healthy=self._healthy, check_now=self._check_now if self._settings.domains else None,
             ),
             handle_signals=False, access_log=None, shutdown_timeout=2.0,
         )  # fmt: skip
@@ -174,13 +185,12 @@ class Daemon:
                 loops = [
                     group.create_task(coroutine, name=name)
                     for name, coroutine in (
+                        ("leadership", self._leadership.run(self._lead)),
                         ("evaluate", self._evaluate_for_ever()),
                         ("probe", self._probe_for_ever()),
-                        ("prune", self._prune_for_ever()),
                         ("lag", self._watch_loop_lag()),
                         ("pulse", self._keep_pulse_for_ever()),
                         ("notifier", self._notifier.run()),
-                        *self._posture.loops(),
                     )
                 ]
                 if self._settings.dns.mailbox_lookup:
@@ -206,25 +216,48 @@ class Daemon:
         self._intake.draining = True
         await public.cleanup()  # Stops accepting, lets the requests under way finish: their commits still run.
         self._gate.close()
-        for task in loops:
-            task.cancel()
         try:
             # What opened or closed in the last moments is kept; Alertmanager is told nothing special.
-            await self._save_incidents()
-            await self._posture.save()
-            await self._save_pulse()
-        except StoreUnavailable as e:
+            if epoch := self._leading and self._leadership.epoch:
+                await self._save(epoch)
+                await self._save_pulse(epoch)
+        except (StoreUnavailable, Deposed) as e:
             log.error("shutdown.not_saved", error=str(e))
+        for task in loops:
+            task.cancel()
+        await asyncio.wait(loops)
+        await self._leadership.resign()
 
-    async def _restore(self) -> None:
-        await self.ledger.start()
-        incidents = await self._stored_incidents.load()
-        self._incidents = {key: _incident.decode(body) for key, body in incidents.items()}
-        self._source_states = await self.ledger.sources()
+    async def _lead(self) -> None:
+        """What one agent does for all that share the store, from what its predecessor left."""
+        await self._load_incidents()
         self._pulse.restore(await self.ledger.load("rhythm"))
         await self._posture.restore()
         # What was firing is told again before anything new is decided.
         self._notifier.update(self._incidents.values())
+        self._leading = self._leadership.epoch
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._prune_for_ever(), name="prune")
+                for name, coroutine in self._posture.loops():
+                    group.create_task(coroutine, name=name)
+        finally:
+            self._leading = 0
+            self._posture.leave()
+
+    async def _look_on(self) -> None:
+        """What is shown by an agent that does not lead."""
+        if self._leadership.leader and not self._leadership.may_tell:
+            self._notifier.update(())
+        if self._clock() - self._looked_at < LOOK_EVERY:
+            return
+        await self._load_incidents()
+        await self._posture.look()
+        self._looked_at = self._clock()
+
+    async def _load_incidents(self) -> None:
+        incidents = await self._stored_incidents.load()
+        self._incidents = {key: _incident.decode(body) for key, body in incidents.items()}
 
     # The loops.
 
@@ -270,22 +303,34 @@ class Daemon:
             bounce_classes=self._settings.vitals.bounce_classes,
             phases=self._phases,
         )
+        if self._leading and self._leading == self._leadership.epoch:
+            await self._decide(self._snapshot, now, hints, self._leading)
+        else:
+            await self._look_on()
+
+    async def _decide(self, snapshot: Snapshot, now: float, hints: Mapping[tuple[str, str], str], epoch: int) -> None:
+        """What follows from what is known, as the leader of ``epoch``."""
         base = self._settings.alerts.runbook_base
-        found = conditions(self._snapshot, self._posture.findings(), self._domain_phases, base, bounce_hints=hints)
+        found = conditions(snapshot, self._posture.findings(), self._domain_phases, base, bounce_hints=hints)
         found += source_conditions(self._source_health(), now, self._settings.vitals.stale_after, base)
         before = self._incidents
         self._incidents = step(before, found, now, self._settings.alerts.quiet_period)
         _log_incidents(before, self._incidents)
         try:
-            await self._save_incidents()
-            await self._posture.save()
-        finally:
+            await self._save(epoch)
+        except Deposed as e:
+            log.warning("leadership.deposed", error=str(e))
+            self._leadership.lost()
+            return
+        except StoreUnavailable:
             self._notifier.update(self._incidents.values())
+            raise
+        self._notifier.update(self._incidents.values())
 
-    async def _save_incidents(self) -> None:
-        await self._stored_incidents.save(
-            {key: msgspec.json.encode(incident) for key, incident in self._incidents.items()}
-        )
+    async def _save(self, epoch: int) -> None:
+        documents = {key: msgspec.json.encode(incident) for key, incident in self._incidents.items()}
+        await self._stored_incidents.save(documents, epoch=epoch)
+        await self._posture.save(epoch)
 
     async def _probe_for_ever(self) -> None:
         while True:
@@ -312,19 +357,40 @@ class Daemon:
             await asyncio.sleep(PROBE_EVERY)
             now = self._clock()
             self._pulse.listening(now, not (self._ready["store"] or self._ready["intake"] or self._ready["clock"]))
+            await self._share_what_was_heard()
             if time.monotonic() - saved < PULSE_EVERY:
                 continue
             saved = time.monotonic()
             for _ in self._pulse.judge(now):
                 await asyncio.sleep(0)
+            if not self._leading:
+                continue
             try:
-                await self._save_pulse()
-            except StoreUnavailable as e:
+                await self._save_pulse(self._leading)
+            except (StoreUnavailable, Deposed) as e:
                 log.warning("rhythm.not_saved", error=str(e))
 
-    async def _save_pulse(self) -> None:
+    async def _share_what_was_heard(self) -> None:
+        """Requests go to any of the agents that share a store; only what all of them heard tells of a source."""
+        refused = {name: door.unauthorized_at for name, door in self._intake.doors.items()}
+        new = {name: at for name, at in refused.items() if at > self._refused_at(name)}
+        try:
+            if new:
+                await self.ledger.save("refused", {name: str(at).encode() for name, at in new.items()})
+            if self._leading:
+                self._refused = {name: float(at) for name, at in (await self.ledger.load("refused")).items()}
+                for name, seen in (await self.ledger.sources()).items():
+                    self._pulse.told(name, seen.last_received_at)
+        except StoreUnavailable:
+            return  # The probe says so.
+        self._refused |= new
+
+    def _refused_at(self, source: str) -> float:
+        return self._refused.get(source, 0.0)
+
+    async def _save_pulse(self, epoch: int) -> None:
         for name, body in self._pulse.changes(self._clock()):
-            await self.ledger.save("rhythm", {name: body})
+            await self.ledger.save("rhythm", {name: body}, epoch=epoch)
 
     async def _watch_loop_lag(self) -> None:
         while True:
@@ -342,7 +408,7 @@ class Daemon:
             now=self._clock(),
             started_at=self._started_at,
             demo=self._demo,
-            leader=True,
+            leader=self._leadership.epoch > 0,
             readiness=tuple(Readiness(name, not why, why) for name, why in self._ready.items()),
             snapshot=self._snapshot,
             phases=self._phases,
@@ -374,7 +440,7 @@ class Daemon:
                 source.domain or "",
                 self._domain_phases.get(source.domain or "", ""),
                 seen.last_received_at if (seen := self._source_states.get(source.name)) else 0.0,
-                self._intake.doors[source.name].unauthorized_at,
+                max(self._intake.doors[source.name].unauthorized_at, self._refused_at(source.name)),
                 self._pulse.silence(source.name),
             )
             for source in self._settings.sources
@@ -386,6 +452,11 @@ class Daemon:
             return None
         sent = {name: vitals.attempted.get("24h", 0) for name, vitals in self._snapshot.domains.items()}
         return sent.get(domain, 0) / total if (total := sum(sent.values())) else None
+
+    async def _check_now(self, domain: str) -> None:
+        if not self._posture.watching:
+            raise NotLeading(self._leadership.leader)
+        await self._posture.check_now(domain)
 
     def _healthy(self) -> tuple[bool, str]:
         behind = time.monotonic() - self._turned

@@ -53,6 +53,20 @@ class Posture:
         self._watch: Watch | None = None
         self._history: History | None = None
         self._blocklists: BlocklistWatch | None = None
+        self._seen: tuple[Watched, ...] = ()
+        self._seen_changes: tuple[Change, ...] = ()
+
+    async def look(self) -> None:
+        """Read what the process that watches has kept. Raises ``StoreUnavailable``."""
+        found, changes = await self._findings.load(), await self._changes.load()
+        self._seen = await asyncio.to_thread(lambda: tuple(_watched.decode(body) for body in found.values()))
+        decoded = sorted((_change.decode(body) for body in changes.values()), key=lambda c: -c.at)
+        self._seen_changes = tuple(decoded[:SHOWN_CHANGES])
+
+    def leave(self) -> None:
+        """Watch no longer; what was last known still shows."""
+        self._seen, self._seen_changes = self.findings(), self.changes()
+        self._watch = self._history = self._blocklists = None
 
     async def restore(self) -> None:
         """Take up what an earlier run knew. Raises ``StoreUnavailable``."""
@@ -107,6 +121,8 @@ class Posture:
 
     def findings(self) -> tuple[Watched, ...]:
         """What is known, without the report addresses that DMARC records name: those are stored nowhere."""
+        if not self._watch:
+            return self._seen
         found = [item for watch in (self._watch, self._blocklists) if watch for item in watch.findings()]
         if self._history:
             failing = [(w.domain, w.finding.check) for w in found if w.finding.verdict is Verdict.FAIL]
@@ -115,7 +131,7 @@ class Posture:
 
     def changes(self) -> tuple[Change, ...]:
         """The latest changes of records, newest first."""
-        return self._history.changes()[:SHOWN_CHANGES] if self._history else ()
+        return self._history.changes()[:SHOWN_CHANGES] if self._history else self._seen_changes
 
     def lists(self) -> tuple[ListView, ...]:
         """Each blocklist: whether it can be believed, and what it lists."""
@@ -127,19 +143,21 @@ class Posture:
         names = [b.name for b in self._settings.blocklists]
         return tuple(ListView(name, health.get(name, ""), listed.get(name, {})) for name in names)
 
-    async def save(self) -> None:
-        """Keep what changed. Raises ``StoreUnavailable``."""
+    async def save(self, epoch: int) -> None:
+        """Keep what changed, as the leader of ``epoch``. Raises ``StoreUnavailable`` and ``Deposed``."""
         found = [w for w in self.findings() if w.finding.check != CHANGE]
-        await self._findings.save({f"{w.domain} {w.finding.check} {w.finding.subject}": _encode(w) for w in found})
+        documents = {f"{w.domain} {w.finding.check} {w.finding.subject}": _encode(w) for w in found}
+        await self._findings.save(documents, epoch=epoch)
         if not self._history:
             return
         # Only what is new is encoded: there may be records of thousands of domains.
         if unsaved := self._history.unsaved():
-            await self._ledger.save("dns_known", {domain: _encode(known) for domain, known in unsaved.items()})
+            known = {domain: _encode(one) for domain, one in unsaved.items()}
+            await self._ledger.save("dns_known", known, epoch=epoch)
             self._history.saved(unsaved)
         stored = self._changes.stored
         changes = {f"{c.at:.3f} {c.domain} {c.after.key}": c for c in self._history.changes()}
-        await self._changes.save({key: stored.get(key) or _encode(c) for key, c in changes.items()})
+        await self._changes.save({key: stored.get(key) or _encode(c) for key, c in changes.items()}, epoch=epoch)
 
 
 def suspects(settings: Settings) -> list[Suspect]:

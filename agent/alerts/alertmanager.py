@@ -65,7 +65,8 @@ class Notifier:
 
     ``on_result(url, outcome)`` is called with ``sent`` for each request that carried alerts and was taken, with
     ``failed`` for each try that was not, and with ``rejected`` once per alert that an Alertmanager will not take.
-    ``clock`` gives Unix seconds.
+    ``clock`` gives Unix seconds. While ``may_tell()`` is false no alert goes out, only the empty batch that shows
+    whether an Alertmanager can be reached.
     """
 
     def __init__(
@@ -73,11 +74,15 @@ class Notifier:
         endpoints: Iterable[Endpoint],
         *,
         resend: float = 60.0,
+        may_tell: Callable[[], bool] = lambda: True,
         on_result: Callable[[str, str], None] = lambda url, outcome: None,
         clock: Callable[[], float] = time.time,
         generator_url: str = "",
     ) -> None:
-        self._channels = [_Channel(e, resend, on_result, clock, generator_url) for e in endpoints]
+        self._channels = [
+            _Channel(e, resend, on_result, clock=clock, generator_url=generator_url, may_tell=may_tell)
+            for e in endpoints
+        ]
 
     def update(self, incidents: Iterable[Incident]) -> None:
         """Replace what is told by this. Never waits. What opened, ended or vanished goes out at once; new
@@ -109,8 +114,10 @@ class _Channel:
         endpoint: Endpoint,
         resend: float,
         on_result: Callable[[str, str], None],
+        *,
         clock: Callable[[], float],
         generator_url: str,
+        may_tell: Callable[[], bool],
     ) -> None:
         url = urlsplit(endpoint.url)
         username = endpoint.username or unquote(url.username or "")
@@ -123,6 +130,7 @@ class _Channel:
         elif username:
             self.headers["Authorization"] = aiohttp.encode_basic_auth(username, password)
         self.resend, self.on_result, self.clock, self.generator_url = resend, on_result, clock, generator_url
+        self.may_tell = may_tell
         self.state: dict[str, Incident] = {}
         self.rejected: set[str] = set()
         self.changed = asyncio.Event()
@@ -153,7 +161,8 @@ class _Channel:
 
     async def _tell(self, session: aiohttp.ClientSession) -> bool:
         """Send the whole state. Whether it arrived (what was rejected counts as dealt with)."""
-        wanted = [(key, incident) for key, incident in self.state.items() if key not in self.rejected]
+        state = self.state if self.may_tell() else {}
+        wanted = [(key, incident) for key, incident in state.items() if key not in self.rejected]
         try:
             # With nothing to tell an empty batch goes out: a wrong address or password shows before it matters.
             for start in range(0, max(len(wanted), 1), _BATCH):

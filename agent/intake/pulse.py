@@ -59,6 +59,12 @@ class Pulse:
         journal.last = max(journal.last, at)
         self._changed.add(source)
 
+    def told(self, source: str, at: float) -> None:
+        """Some agent of those that share the store took a request of the source at ``at`` (Unix seconds); how many
+        events it had is not known here."""
+        if source in self._journals and at > self._journals[source].last:
+            self.heard(source, at, 0)
+
     def listening(self, now: float, able: bool) -> None:
         """Whether the agent could take requests at ``now``. The time since the last such moment counts as heard, unless
         too much of it has gone by to tell."""

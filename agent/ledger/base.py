@@ -31,6 +31,10 @@ class StoreUnavailable(Exception):
     """The store cannot commit now. Nothing of the batch was counted; the sender should keep it and try later."""
 
 
+class Deposed(Exception):
+    """Another process leads by now: what was to be written rests on what it may have changed, and was not written."""
+
+
 class Cell(NamedTuple):
     """The place an event counts in: what every roll-up is split by."""
 
@@ -131,6 +135,13 @@ class Quarantined(msgspec.Struct, frozen=True):
     size: int
 
 
+class Lease(msgspec.Struct, frozen=True):
+    """Who does what must be done once. ``epoch`` is above 0 and grows with every change of ``holder``."""
+
+    holder: str
+    epoch: int
+
+
 class Ledger(Protocol):
     """A durable store. Every method may raise ``StoreUnavailable``; none raises a driver's own error.
 
@@ -194,8 +205,14 @@ class Ledger(Protocol):
     async def load(self, kind: str) -> dict[str, bytes]:
         """All small documents of one kind (open incidents, last good DNS answers) by key."""
 
-    async def save(self, kind: str, documents: Mapping[str, bytes | None]) -> None:
-        """Write documents, delete those given as ``None``, in one transaction."""
+    async def save(self, kind: str, documents: Mapping[str, bytes | None], *, epoch: int = 0) -> None:
+        """Write documents, delete those given as ``None``, in one transaction. With an ``epoch`` only while that one
+        lasts: raises ``Deposed`` otherwise."""
+
+    async def lead(self, holder: str, seconds: float) -> Lease:
+        """Ask for leadership among all processes that share the store, or keep it; returns who has it. It lasts for
+        ``seconds`` by the store's own clock, unless it is asked for again; 0 gives it up. A store that notices the end
+        of a process may pass it on at once. ``holder`` names the process and is not empty."""
 
     async def prune(self, now: float) -> None:
         """Drop what is past its age, in steps small enough not to hold up ``apply``."""

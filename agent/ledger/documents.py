@@ -25,12 +25,12 @@ class Documents:
         """What lies in the store as far as this part knows."""
         return self._stored
 
-    async def save(self, documents: dict[str, bytes]) -> None:
-        """Make the store hold exactly these, in one transaction. Raises ``StoreUnavailable``; the next ``save`` then
-        tries again."""
+    async def save(self, documents: dict[str, bytes], *, epoch: int) -> None:
+        """Make the store hold exactly these, in one transaction, as the leader of ``epoch``. Raises
+        ``StoreUnavailable``, after which the next ``save`` tries again, and ``Deposed``."""
         stored = self._stored
         changes: dict[str, bytes | None] = {k: v for k, v in documents.items() if stored.get(k) != v}
         changes |= dict.fromkeys(stored.keys() - documents.keys())
         if changes:
-            await self._ledger.save(self._kind, changes)
+            await self._ledger.save(self._kind, changes, epoch=epoch)
             self._stored = documents

@@ -29,6 +29,8 @@ from agent.ledger.base import (
     Batch,
     Cell,
     Counted,
+    Deposed,
+    Lease,
     Quarantined,
     RecentBounce,
     Row,
@@ -102,7 +104,8 @@ _METHODS: dict[str, tuple[Any, Any]] = {
     "sources": (tuple[()], dict[str, SourceState]),
     "recent_bounces": (tuple[int], list[RecentBounce]),
     "load": (tuple[str], dict[str, bytes]),
-    "save": (tuple[str, dict[str, bytes | None]], None),
+    "save": (tuple[str, dict[str, bytes | None], int], None),
+    "lead": (tuple[str, float], Lease),
     "prune": (tuple[float], None),
     "writable": (tuple[()], bool),
 }
@@ -217,7 +220,7 @@ class ProcessLedger:
         finally:
             self._waiting.pop(number, None)
         if status != "ok":
-            raise StoreUnavailable(_text(payload))
+            raise (Deposed if status == "deposed" else StoreUnavailable)(_text(payload))
         if len(payload) > _BIG:
             return await asyncio.to_thread(_GIVES[method], payload)
         return _GIVES[method](payload)
@@ -279,8 +282,12 @@ class ProcessLedger:
         found: dict[str, bytes] = await self._call("load", kind)
         return found
 
-    async def save(self, kind: str, documents: Mapping[str, bytes | None]) -> None:
-        await self._call("save", kind, dict(documents))
+    async def save(self, kind: str, documents: Mapping[str, bytes | None], *, epoch: int = 0) -> None:
+        await self._call("save", kind, dict(documents), epoch)
+
+    async def lead(self, holder: str, seconds: float) -> Lease:
+        lease: Lease = await self._call("lead", holder, seconds)
+        return lease
 
     async def prune(self, now: float) -> None:
         await self._call("prune", now)
@@ -390,6 +397,8 @@ async def _answer(
         result = await _perform(ledger, method, _TAKES[method](payload))
     except StoreUnavailable as e:
         await _send(writer, number, "unavailable", _encode(str(e)))
+    except Deposed as e:
+        await _send(writer, number, "deposed", _encode(str(e)))
     except Exception as e:
         await _send(writer, number, "failed", _encode(f"{type(e).__name__} in {method}"))
         raise
@@ -408,6 +417,9 @@ async def _perform(ledger: SqliteLedger, method: str, arguments: Any) -> Any:
     if method == "rows":
         width, since, until, merge, edges, by_domain = arguments
         return await ledger.rows(width, since, until, merge=merge, edges=edges, by_domain=by_domain)
+    if method == "save":
+        kind, documents, epoch = arguments
+        return await ledger.save(kind, documents, epoch=epoch)
     if method == "unseal":
         try:
             return await ledger.unseal(*arguments)

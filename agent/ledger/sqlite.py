@@ -8,6 +8,7 @@ within five days. It does not grow with what is stored.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import secrets as random_source
 import sqlite3
@@ -33,6 +34,8 @@ from agent.ledger.base import (
     Applied,
     Batch,
     Cell,
+    Deposed,
+    Lease,
     Quarantined,
     RecentBounce,
     Row,
@@ -100,6 +103,7 @@ class SqliteLedger:
         self._hours: set[int] = set()
         self._data_version = -1
         self._closed = False
+        self._lock = -1
         self._writer_thread = ThreadPoolExecutor(1, "ledger-writer")
         self._reader_thread = ThreadPoolExecutor(1, "ledger-reader")
         try:
@@ -327,16 +331,48 @@ class SqliteLedger:
             lambda: dict(self._reader.execute("SELECT key, body FROM document WHERE kind = ?", (kind,)).fetchall())
         )
 
-    async def save(self, kind: str, documents: Mapping[str, bytes | None]) -> None:
-        await self._write(self._save, kind, dict(documents))
+    async def save(self, kind: str, documents: Mapping[str, bytes | None], *, epoch: int = 0) -> None:
+        await self._write(self._save, kind, dict(documents), epoch)
 
-    def _save(self, kind: str, documents: dict[str, bytes | None]) -> None:
+    def _save(self, kind: str, documents: dict[str, bytes | None], epoch: int) -> None:
         with self._transaction() as db:
+            if epoch and (now := _lease(db).epoch) != epoch:
+                raise Deposed(f"epoch {epoch} ended; it is {now} now")
             for key, body in documents.items():
                 if body is None:
                     db.execute("DELETE FROM document WHERE kind = ? AND key = ?", (kind, key))
                 else:
                     db.execute("INSERT OR REPLACE INTO document VALUES (?, ?, ?)", (kind, key, body))
+
+    async def lead(self, holder: str, seconds: float) -> Lease:
+        return await self._write(self._lead, holder, seconds)
+
+    def _lead(self, holder: str, seconds: float) -> Lease:
+        """All processes of an embedded store are on one machine, so the lease is a lock on a file: the kernel passes it
+        on the moment its process is gone, and no clock has a say. ``seconds`` is not needed but to give it up."""
+        if seconds <= 0:
+            self._unlock()
+        elif self._lock < 0:
+            # Beside the database: locking that file itself would get in SQLite's way.
+            lock = os.open(f"{self._path}.leader", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(lock)
+            else:
+                self._lock = lock
+        with self._transaction() as db:
+            before = _lease(db)
+            if self._lock < 0 or before.holder == holder:
+                return before
+            lease = Lease(holder, before.epoch + 1)
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('lease', ?)", (msgspec.json.encode(lease),))
+            return lease
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     async def prune(self, now: float) -> None:
         oldest = int(now - IDENTITY_AGE) // HOUR
@@ -390,8 +426,14 @@ class SqliteLedger:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._reader_thread, self._reader.close)
         await loop.run_in_executor(self._writer_thread, self._writer.close)
+        self._unlock()
         self._reader_thread.shutdown()
         self._writer_thread.shutdown()
+
+
+def _lease(db: sqlite3.Connection) -> Lease:
+    row = db.execute("SELECT value FROM meta WHERE name = 'lease'").fetchone()
+    return msgspec.json.decode(row[0], type=Lease) if row else Lease("", 0)
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -157,6 +157,7 @@ LOCAL = (
     Metric("build_info", "gauge", ("version", "revision", "python"), "Always 1; the labels tell what runs."),
     Metric("ready", "gauge", (), "1 when every condition of readiness holds, else 0."),
     Metric("alertmanagers", "gauge", (), "Alertmanagers configured for this agent to push alerts to."),
+    Metric("leader", "gauge", (), "1 if this agent leads those that share its store: it alone exports the whole."),
 )
 
 _RATE_HELP = {

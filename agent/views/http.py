@@ -125,6 +125,10 @@ def _guard(token: str | None) -> Callable[..., Awaitable[web.StreamResponse]]:
     return guard
 
 
+class NotLeading(Exception):
+    """Another agent does this; the message names it."""
+
+
 class _Views:
     def __init__(
         self,
@@ -238,6 +242,8 @@ class _Views:
                     await self._check_now(request.match_info["domain"])
             except KeyError:
                 raise web.HTTPNotFound from None
+            except NotLeading as e:
+                return _json({"error": f"only the leading agent checks: {e or 'nobody leads yet'}"}, 409)
             except TimeoutError:
                 return _json({"error": "the check took too long"}, 504)
         return _json(document(self._state())["findings"])

@@ -17,7 +17,7 @@ from agent.vitals.types import DomainVitals, Rate, TargetVerdict
 # One part's rates by window.
 Windows = dict[str, dict[str, Rate]]
 
-_LOCAL_GAUGES = ("ready", "alertmanagers")
+_LOCAL_GAUGES = ("ready", "alertmanagers", "leader")
 
 
 def label_value(text: str) -> str:
@@ -41,6 +41,7 @@ class WholeCollector(Collector):
         families = _families()
         families["ready"].add_metric([], float(all(r.ok for r in state.readiness)))
         families["alertmanagers"].add_metric([], len(state.alertmanagers))
+        families["leader"].add_metric([], float(state.leader))
         if state.leader:
             _add_findings(families, state)
             _add_blocklists(families, state)

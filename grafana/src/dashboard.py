@@ -262,6 +262,8 @@ def rows() -> list[tuple[str, list[Panel]]]:
             f"sum(increase({PREFIX}series_folded_total[1h]))", "short", (None, GOOD), (1, WARN)),
         number("Alertmanagers", "Configured to be told by the agent; 0 leaves alerts to Prometheus rules.",
             f"max({PREFIX}alertmanagers)", "short", (None, "#5794f2")),
+        number("Leaders", "Of several agents on one store one leads; none for a moment while it changes.",
+            f"sum({PREFIX}leader)", "short", (None, WARN), (1, GOOD), (2, BAD)),
     ]  # fmt: skip
     return [
         ("State", state),

@@ -1,0 +1,128 @@
+"""Which of several agents on one store does what must be done once: DNS watch, verdicts, incidents, alerts.
+
+The store decides (``Ledger.lead``). A leader believes in its lease by its own clock only, from before it asked until
+``seconds`` later: an agent that was stopped for a while finds its lease lapsed before it does anything. What it still
+writes after that is refused by the store, which knows the newer epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from agent.ledger.base import Ledger, StoreUnavailable
+
+LEASE = 9.0  # seconds
+EVERY = 3.0  # seconds between two times of asking: a dead leader is followed within the sum of both
+
+log = structlog.get_logger()
+
+
+class Leadership:
+    """This process among those that share ``ledger``. ``holder`` names it, ``patience`` is for how many seconds
+    Alertmanagers are still told what was open when the store can be asked by nobody. ``clock`` is monotonic."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        holder: str,
+        *,
+        patience: float = 1800.0,
+        lease: float = LEASE,
+        every: float = EVERY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.leader = ""
+        """Who leads, as last heard."""
+        self._ledger, self._holder = ledger, holder
+        self._patience, self._lease, self._every, self._clock = patience, lease, every, clock
+        self._until = float("-inf")
+        self._epoch = 0
+        self._asked = float("-inf")
+        self._unanswered = False
+
+    @property
+    def epoch(self) -> int:
+        """Above 0 while this process leads; it grows with every change of the leader."""
+        return self._epoch if self._clock() < self._until else 0
+
+    @property
+    def may_tell(self) -> bool:
+        """Whether Alertmanagers may be told what this process believes: while it leads, and for a while after that
+        if nobody can follow it because the store has just been asked in vain. Silence would end every alert."""
+        now = self._clock()
+        in_vain = self._unanswered and now - self._asked < self._lease + 3 * self._every
+        return now < self._until or (in_vain and now < self._until + self._patience)
+
+    def lost(self) -> None:
+        """The store said that another process leads."""
+        self._until = float("-inf")
+
+    async def ask(self) -> bool:
+        """Ask the store once. Returns whether this process leads. Raises nothing."""
+        asked = self._clock()
+        try:
+            async with asyncio.timeout(self._lease):
+                found = await self._ledger.lead(self._holder, self._lease)
+        except (StoreUnavailable, TimeoutError):
+            self._asked, self._unanswered = self._clock(), True
+            return self.epoch > 0
+        self._asked, self._unanswered = self._clock(), False
+        if found.holder != self.leader:
+            log.info("leadership.changed", leader=found.holder, epoch=found.epoch, own=found.holder == self._holder)
+        self.leader = found.holder
+        if found.holder == self._holder:
+            self._epoch, self._until = found.epoch, asked + self._lease
+        else:
+            self.lost()
+        return self.epoch > 0
+
+    async def run(self, duty: Callable[[], Awaitable[None]]) -> None:
+        """Ask for ever, and have ``duty`` run while this process leads. ``duty`` is cancelled at the end of an epoch
+        and begun anew in the next; a store that fails it has it tried again."""
+        task: asyncio.Task[None] | None = None
+        epoch = 0
+        try:
+            while True:
+                await self.ask()
+                if task is not None and (self.epoch != epoch or task.done()):
+                    await _ended(task)
+                    task = None
+                if task is None and self.epoch:
+                    epoch = self.epoch
+                    task = asyncio.create_task(_as_task(duty), name="leading")
+                if task is None:
+                    await asyncio.sleep(self._every)
+                else:
+                    await asyncio.wait((task,), timeout=self._every)
+        finally:
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def resign(self) -> None:
+        """Let another process lead at once."""
+        if self.epoch:
+            self.lost()
+            try:
+                await self._ledger.lead(self._holder, 0.0)
+            except StoreUnavailable as e:
+                log.warning("leadership.not_resigned", error=str(e))
+
+
+async def _as_task(duty: Callable[[], Awaitable[None]]) -> None:
+    await duty()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Raises what ``task`` raised, unless that was the store's fault or the cancelling."""
+    task.cancel()
+    await asyncio.wait((task,))
+    if task.cancelled() or (error := task.exception()) is None:
+        return
+    if not isinstance(error, StoreUnavailable):
+        raise error
+    log.error("leadership.interrupted", error=str(error))
