@@ -10,7 +10,8 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     month, ROI is percent, duration is weeks; pairs are (least, most), ``None`` where there is no such end.
 
     ``complaint_max`` is met below, ``complaint_breach`` breached above: mailbox providers act on these two
-    (Google and Yahoo bulk-sender rules: below 0.1 %, never 0.3 %), so every phase has them.
+    (Google and Yahoo bulk-sender rules: below 0.1 %, never 0.3 %), so every phase has them. ``sustained_days`` is for
+    how many days in a row the targets must be proven before the next phase.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     complaint_max: float = 0.001
     complaint_breach: float = 0.003
     capacity: tuple[int | None, int | None] = (None, None)
+    sustained_days: int = 14
 
 
 PHASES: dict[str, Phase] = {
