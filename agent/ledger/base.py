@@ -187,13 +187,15 @@ class Ledger(Protocol):
         merge: int = 0,
         edges: Sequence[float] = (),
         by_domain: bool = False,
+        domain: str = "",
     ) -> list[Row]:
         """The roll-up of bucket width ``MINUTE``, ``HOUR`` or ``DAY``: all rows with since <= bucket < until.
         Zero counts are left out.
 
         ``merge`` sums buckets that lie in the same ``merge`` seconds of Unix time, unless one of ``edges`` parts them
         (an edge parts buckets that begin after it from the others); the row's bucket is the newest of them.
-        ``by_domain`` sums over everything but the domain; the cell's other names are then empty.
+        ``by_domain`` sums over everything but the domain; the cell's other names are then empty. ``domain`` asks for
+        the rows of one domain alone, at a cost that does not grow with what others have.
         """
 
     async def sources(self) -> dict[str, SourceState]:

@@ -100,7 +100,7 @@ _METHODS: dict[str, tuple[Any, Any]] = {
     "discard": (tuple[list[int]], None),
     "relabel": (tuple[dict[str, str], float], None),
     "pending": (tuple[()], list[str]),
-    "rows": (tuple[int, float, float, int, list[float], bool], list[Row]),
+    "rows": (tuple[int, float, float, int, list[float], bool, str], list[Row]),
     "sources": (tuple[()], dict[str, SourceState]),
     "recent_bounces": (tuple[int], list[RecentBounce]),
     "load": (tuple[str], dict[str, bytes]),
@@ -266,8 +266,9 @@ class ProcessLedger:
         merge: int = 0,
         edges: Sequence[float] = (),
         by_domain: bool = False,
+        domain: str = "",
     ) -> list[Row]:
-        found: list[Row] = await self._call("rows", width, since, until, merge, list(edges), by_domain)
+        found: list[Row] = await self._call("rows", width, since, until, merge, list(edges), by_domain, domain)
         return found
 
     async def sources(self) -> dict[str, SourceState]:
@@ -415,8 +416,8 @@ async def _perform(ledger: SqliteLedger, method: str, arguments: Any) -> Any:
             for r in results
         ]
     if method == "rows":
-        width, since, until, merge, edges, by_domain = arguments
-        return await ledger.rows(width, since, until, merge=merge, edges=edges, by_domain=by_domain)
+        width, since, until, merge, edges, by_domain, domain = arguments
+        return await ledger.rows(width, since, until, merge=merge, edges=edges, by_domain=by_domain, domain=domain)
     if method == "save":
         kind, documents, epoch = arguments
         return await ledger.save(kind, documents, epoch=epoch)

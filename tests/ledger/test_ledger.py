@@ -360,6 +360,17 @@ async def test_rows_come_summed_as_far_as_asked(ledger: Ledger) -> None:
     }  # fmt: skip
 
 
+async def test_rows_of_one_domain_alone(ledger: Ledger) -> None:
+    other = Cell("other.example", "sendgrid", "", "gmail")
+    for cell in (GMAIL, YAHOO, other):
+        await apply(ledger, *(event(at=NOW - n * HOUR, message_id=f"{cell}{n}") for n in range(5)), cell=cell)
+    for more in ({}, {"by_domain": True}, {"merge": 100 * DAY}):
+        everything = await ledger.rows(HOUR, NOW - 3 * HOUR, NOW + 1, **more)
+        alone = await ledger.rows(HOUR, NOW - 3 * HOUR, NOW + 1, domain="example.com", **more)
+        assert sorted(alone) == sorted(row for row in everything if row.cell.domain == "example.com") != []
+        assert await ledger.rows(HOUR, 0, NOW + DAY, domain="nobody.example", **more) == []
+
+
 async def test_an_evaluation_of_summed_rows_is_that_of_all_rows(ledger: Ledger) -> None:
     rng = random.Random(3)
     cells = [Cell(d, p, "", m) for d in ("a.example", "b.example") for p in ("sendgrid", "ses") for m in ("gmail", "x")]
