@@ -135,16 +135,21 @@ def config_schema() -> None:
 @cli.command()
 @click.option("--url", default="http://127.0.0.1:8081", show_default=True, help="The agent's private listener.")
 @click.option("--token", envvar="MAILVITALS_LISTEN__PRIVATE_TOKEN", help="Its token, if it has one.")
+@click.option(
+    "--certificate", type=click.Path(exists=True, dir_okay=False), help="PEM file of a client certificate and its key."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the API's answer.")
-def status(url: str, token: str | None, as_json: bool) -> int:
+def status(url: str, token: str | None, certificate: str | None, as_json: bool) -> int:
     """Show a running agent's domains, targets, checks and incidents. Exits 1 while an incident is open.
 
     \b
     mailvitals status
     mailvitals status --url http://mailvitals.internal:8081 --json
+    SSL_CERT_FILE=ca.pem mailvitals status --url https://mailvitals.internal:8081 --certificate me.pem
     """
     import http.client
     import json
+    import ssl
     import urllib.error
     import urllib.request
 
@@ -156,7 +161,10 @@ def status(url: str, token: str | None, as_json: bool) -> int:
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+        tls = ssl.create_default_context()
+        if certificate:
+            tls.load_cert_chain(certificate)
+        with urllib.request.urlopen(request, timeout=10, context=tls) as response:  # noqa: S310
             body = response.read()
         document = json.loads(body)
         if document["api"] != 1:

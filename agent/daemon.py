@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -46,6 +47,7 @@ from agent.settings import Settings
 from agent.views.http import NotLeading, create_app
 from agent.views.metrics import Metrics
 from agent.views.state import AlertmanagerView, Readiness, SourceView, State
+from agent.views.tls import ServerTls
 from agent.vitals.evaluate import edges, evaluate
 from agent.vitals.types import Snapshot
 
@@ -152,6 +154,8 @@ class Daemon:
         holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._leadership = Leadership(self.ledger, holder, patience=settings.alerts.quiet_period)
         self._posture = Posture(settings, self._resolver, self.ledger, self.metrics, clock=clock, share=self._share)
+        tls = settings.listen.private_tls
+        self._tls = ServerTls(tls.certificate, tls.key, tls.client_ca or "") if tls else None
         self.addresses: dict[str, str] = {}
 
     def stop(self) -> None:
@@ -174,12 +178,13 @@ class Daemon:
             create_app(
                 self.metrics, self.state, private_token=_reveal(self._settings.listen.private_token) or None,
                 healthy=self._healthy, check_now=self._check_now if self._settings.domains else None,
+                client_certificates=bool(self._tls and self._tls.asks_clients),
             ),
             handle_signals=False, access_log=None, shutdown_timeout=2.0,
         )  # fmt: skip
         try:
-            await _listen(private, self._settings.listen.private, "private", self.addresses)
-            await _listen(public, self._settings.listen.public, "public", self.addresses)
+            await _listen(private, listen.private, "private", self.addresses, self._tls.context if self._tls else None)
+            await _listen(public, listen.public, "public", self.addresses)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._gate.run(), name="gate")
                 loops = [
@@ -340,6 +345,8 @@ class Daemon:
             if bool(doubt) != bool(self._ready["clock"]):
                 (log.error if doubt else log.warning)("clock.doubted" if doubt else "clock.believed", reason=doubt)
             self._ready["clock"] = doubt
+            if self._tls:
+                self._tls.renew()
             await asyncio.sleep(PROBE_EVERY)
 
     async def _prune_for_ever(self) -> None:
@@ -483,11 +490,13 @@ def _reveal(secret: Any) -> str:
     return secret.get_secret_value() if secret else ""
 
 
-async def _listen(runner: Any, address: str, name: str, addresses: dict[str, str]) -> None:
+async def _listen(
+    runner: Any, address: str, name: str, addresses: dict[str, str], tls: ssl.SSLContext | None = None
+) -> None:
     host, _, port = address.rpartition(":")
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024)
+        site = web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024, ssl_context=tls)
         await site.start()
     except OSError as e:
         raise OSError(e.errno, f"listen.{name}: cannot listen on {address}: {e.strerror or e}") from None

@@ -153,6 +153,7 @@ Selector = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$", max_length=200, examples=["s1"])
 ]
 HeloName = Annotated[str, Field(pattern=r"^[!-~]{1,253}$", examples=["mail.example.com"])]
+AbsolutePath = Annotated[str, Field(pattern=r"^/[^\x00]*[^/\x00]$", examples=["/etc/mailvitals-tls/tls.crt"])]
 SourceName = Annotated[str, AfterValidator(_name), Field(examples=["marketing"])]
 Label = Annotated[str, Field(max_length=100)]
 HttpUrl = Annotated[str, AfterValidator(_http_url), Field(examples=["http://alertmanager:9093"])]
@@ -169,6 +170,18 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+class PrivateTls(_Model):
+    """TLS of the private listener. PEM files; a new certificate is taken up within seconds."""
+
+    certificate: AbsolutePath = Field(description="File of the certificate, and of those that lead to its authority.")
+    key: AbsolutePath = Field(description="File of its private key.")
+    client_ca: AbsolutePath | None = Field(
+        None,
+        description="File of authorities. All but /healthz and /readyz then takes a client certificate of theirs, and "
+        "the token too where there is one.",
+    )
+
+
 class Listen(_Model):
     """Where the two listeners are."""
 
@@ -178,6 +191,9 @@ class Listen(_Model):
     private: HostPort = Field("127.0.0.1:8081", description="Metrics, health, API and the status page.")
     private_token: SecretStr | None = Field(
         None, description="Bearer token that protects the private listener, all but /healthz and /readyz."
+    )
+    private_tls: PrivateTls | None = Field(
+        None, description="TLS of the private listener, where others share the network that it is reached through."
     )
     max_body_bytes: int = Field(
         10 * 1024 * 1024,

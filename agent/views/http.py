@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from agent.views.metrics import Metrics
+from agent.views.openapi import openapi
 from agent.views.state import State
 from agent.views.status import document, encode, sender_rules
 
@@ -31,6 +32,7 @@ _PAGE = {
     "icon.svg": "image/svg+xml",
 }
 _SECURITY = {
+    "Server": "mailvitals",
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -50,15 +52,17 @@ def create_app(
     private_token: str | None,
     healthy: Callable[[], tuple[bool, str]],
     check_now: Callable[[str], Awaitable[None]] | None = None,
+    client_certificates: bool = False,
 ) -> web.Application:
     """The application of the private listener.
 
     ``healthy`` tells whether the process is alive, and why not. ``private_token`` protects everything but the probes:
-    as ``Authorization: Bearer``, or as a cookie that ``/?token=`` sets. ``check_now`` runs the DNS checks of a domain
+    as ``Authorization: Bearer``, or as a cookie that ``/?token=`` sets; with ``client_certificates`` it also takes a
+    certificate that the TLS of the listener has found good. ``check_now`` runs the DNS checks of a domain
     at once; it raises ``KeyError`` for one that is not configured. ``state`` is called on the event loop.
     """
     views = _Views(metrics, state, healthy, check_now)
-    app = web.Application(middlewares=[_errors, _guard(private_token)])
+    app = web.Application(middlewares=[_errors, _guard(private_token, client_certificates)])
     app.on_response_prepare.append(_secure)
     app.on_shutdown.append(views.stop)
     app.router.add_get("/healthz", views.healthz)
@@ -66,6 +70,7 @@ def create_app(
     app.router.add_get("/metrics", views.metrics)
     app.router.add_get("/", views.page)
     app.router.add_get("/page/{name}", views.page)
+    app.router.add_get("/api/v1/openapi.json", views.openapi)
     app.router.add_get("/api/v1/status", views.status)
     app.router.add_get("/api/v1/stream", views.stream, allow_head=False)
     app.router.add_post("/api/v1/domains/{domain}/check", views.check)
@@ -95,7 +100,7 @@ async def _errors(
         return _json({"error": e.reason.lower()}, e.status, allow)
 
 
-def _guard(token: str | None) -> Callable[..., Awaitable[web.StreamResponse]]:
+def _guard(token: str | None, certificates: bool) -> Callable[..., Awaitable[web.StreamResponse]]:
     key = (token or "").encode()
     # The cookie proves knowledge of the token without being it.
     ticket = hmac.digest(key, b"mailvitals status page", hashlib.sha256).hex() if token else ""
@@ -107,7 +112,11 @@ def _guard(token: str | None) -> Callable[..., Awaitable[web.StreamResponse]]:
     async def guard(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        if not token or request.path in _PROBES:
+        if request.path in _PROBES:
+            return await handler(request)
+        if certificates and not request.get_extra_info("peercert"):
+            return _json({"error": "a client certificate is needed"}, 401)
+        if not token:
             return await handler(request)
         if request.path == "/" and "token" in request.query and same(request.query["token"], key):
             # Away from the address bar, the history and the logs of proxies at once. The empty relative reference
@@ -147,6 +156,7 @@ class _Views:
         self._latest: tuple[float, str, bytes] = (float("-inf"), "", b"")
         page = Path(__file__).with_name("page")
         self._assets = {name: (page / name).read_bytes() for name in _PAGE}
+        self._openapi = msgspec.json.encode(openapi(_PAGE))
 
     async def stop(self, app: web.Application) -> None:
         self._stopping.set()
@@ -176,6 +186,9 @@ class _Views:
         if name not in self._assets:
             raise web.HTTPNotFound
         return web.Response(body=self._assets[name], content_type=_PAGE[name], charset="utf-8")
+
+    async def openapi(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._openapi, content_type="application/json")
 
     async def status(self, request: web.Request) -> web.Response:
         return web.Response(body=encode(self._state()), content_type="application/json")
@@ -232,7 +245,7 @@ class _Views:
         """Check a domain now. The header is one that a foreign page cannot send without being asked about it first."""
         if self._check_now is None:
             raise web.HTTPNotFound
-        if "X-Mailvitals" not in request.headers:
+        if not request.headers.get("X-Mailvitals"):
             raise web.HTTPForbidden
         if self._checking.locked():
             return _json({"error": "a check is running"}, 429, {"Retry-After": "5"})
