@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test unit lint bench fuzz lock rules settings clean packages
+.PHONY: help run test unit lint audit bench fuzz lock rules settings clean packages
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,11 +33,14 @@ test: packages lint ## Lint, then the whole suite against real servers (installs
 unit: $(VENV)/.tested ## The tests that start no server, in seconds
 	@exec $(BIN)/python -m pytest -q $(UNIT)
 
-lint: $(VENV)/.tested ## ruff, mypy --strict and the import contracts
+lint: audit ## ruff, mypy --strict, the import contracts and the audit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: $(VENV)/.tested ## Hold the lock files against known advisories; without network it says so and fails nothing
+	@$(BIN)/python -m tests.audit
 
 bench: $(VENV)/.tested ## Measure throughput on this machine
 	@$(BIN)/python -m bench

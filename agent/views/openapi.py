@@ -69,7 +69,7 @@ def _paths(assets: Iterable[str]) -> dict[str, Any]:
         })},
         "/api/v1/domains/{domain}/check": {"post": _route("Check the DNS of a domain now.", {
             "200": _json("All findings.", findings), "403": _error("The header is missing."),
-            "404": _error("No such domain."), "429": busy, "504": slow,
+            "404": _error("No such domain."), "409": _error("Another agent leads."), "429": busy, "504": slow,
         }, domain, deliberate)},
         "/api/v1/domains/{domain}/sender-rules": {"get": _route("What large mailbox providers ask, and what is met.", {
             "200": _json("By provider.", assessments), "404": _error("No such domain."),
