@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
@@ -109,7 +110,7 @@ class Daemon:
         self._clock = clock
         self._clock_watch = ClockWatch(clock, steady)
         self._started_at = clock()
-        self._stop = asyncio.Event()
+        self._stop, self._at_once = asyncio.Event(), asyncio.Event()
         self._turned = time.monotonic()
         self._ready = {"store": "not probed yet", "intake": "not open yet", "evaluation": "not done yet", "clock": ""}
         self._snapshot: Snapshot | None = None
@@ -158,16 +159,18 @@ class Daemon:
         self._tls = ServerTls(tls.certificate, tls.key, tls.client_ca or "") if tls else None
         self.addresses: dict[str, str] = {}
 
-    def stop(self) -> None:
-        """Begin an orderly end."""
+    def stop(self, at_once: bool = False) -> None:
+        """Begin an orderly end; ``at_once`` without the time that load balancers are given to notice."""
+        if at_once:
+            self._at_once.set()
         self._stop.set()
 
     async def run(self, alongside: Callable[[Daemon], Any] | None = None) -> None:
         """Serve until stopped. ``alongside`` is a coroutine function that runs beside it and is cancelled at the end.
         Raises ``OSError`` when an address cannot be bound, ``StoreUnavailable`` when the store fails at the start."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGTERM, self.stop)
+        loop.add_signal_handler(signal.SIGINT, self.stop, True)
         await self.ledger.start()
         self._source_states = await self.ledger.sources()
         listen = self._settings.listen
@@ -218,7 +221,9 @@ class Daemon:
     async def _shut_down(self, public: web.ServerRunner, loops: list[asyncio.Task[Any]]) -> None:
         log.info("agent.stopping")
         self._ready["intake"] = "shutting down"
-        self._intake.draining = True
+        self._intake.draining = True  # Who keeps a connection is told, with an answer, to take it elsewhere.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._at_once.wait(), self._settings.listen.drain)
         await public.cleanup()  # Stops accepting, lets the requests under way finish: their commits still run.
         self._gate.close()
         try:

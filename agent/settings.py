@@ -201,6 +201,11 @@ class Listen(_Model):
         le=256 * 1024 * 1024,
         description="Size in bytes beyond which a webhook body is answered 413.",
     )
+    drain: Duration = Field(
+        5.0,
+        description="How long an agent that got SIGTERM still takes webhooks, not ready any more, until load balancers "
+        "have noticed and connections that are kept have moved on. SIGINT ends it without.",
+    )
     max_connections: int = Field(
         2000,
         ge=16,

@@ -123,7 +123,7 @@ class Intake:
         self.doors = {name: Door() for name in sources}
         self.draining = False
 
-    def server(self, *, connections: int = 2000, per_address: int = 1000) -> web.Server:
+    def server(self, *, connections: int = 2000, per_address: int = 1000) -> Connections:
         """An aiohttp low-level server: there is one route, so there is no router. The numbers are how many connections
         it holds at most, in all and from one address."""
         loop = asyncio.get_running_loop()

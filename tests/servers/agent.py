@@ -49,7 +49,11 @@ class Agent:
         self.config.write_text(
             yaml.safe_dump(
                 {
-                    "listen": {"public": f"127.0.0.1:{self.public}", "private": f"127.0.0.1:{self.private}"},
+                    "listen": {
+                        "public": f"127.0.0.1:{self.public}",
+                        "private": f"127.0.0.1:{self.private}",
+                        "drain": "100ms",  # No load balancer has to notice.
+                    },
                     "store": {"url": f"sqlite:///{self.database}"},
                     "log": {"level": "debug", "format": "json"},
                     **settings,

@@ -155,6 +155,6 @@ async def test_while_the_clock_cannot_be_believed_mail_stays_with_its_senders(tm
             assert taken(await post(n))
         assert await counted() == 3
     finally:
-        daemon.stop()
+        daemon.stop(at_once=True)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(running, 30)

@@ -107,7 +107,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
         await asyncio.wait_for(started.wait(), 30)
         async with aiohttp.ClientSession() as session:
             yield Running(daemon, cloud, session)
-        daemon.stop()
+        daemon.stop(at_once=True)
         await asyncio.wait_for(agent, 30)
 
 
