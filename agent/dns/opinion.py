@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
-from agent.dns.answer import Answer, Outcome, Question
+from agent.dns.answer import Answer, Asks, Outcome, Question
 from agent.dns.checks.base import SEVERITY, Check, Finding, Subject, Verdict
 from agent.dns.follow import run_check
 from agent.dns.resolver import Resolver
@@ -179,6 +179,30 @@ class _Other:
         if question.server:
             return await self._resolver.ask(question)
         return await self._resolver.ask_one(question, self._server)
+
+
+class _Own(_View):
+    """Stands in for the resolver: the domain's own names are asked of its own server, others ``elsewhere``."""
+
+    def __init__(self, resolver: Resolver, authority: Authority, domain: str, elsewhere: Asks) -> None:
+        super().__init__(resolver, authority, 0)
+        self._domain, self._elsewhere = domain, elsewhere
+
+    async def ask(self, question: Question) -> Answer:
+        own = question.name == self._domain or question.name.endswith("." + self._domain)
+        return await super().ask(question) if own else await self._elsewhere.ask(question)
+
+
+async def own_server(
+    resolver: Resolver, check: Check, subject: Subject, elsewhere: Asks, *, limit: float, port: int = 53
+) -> tuple[Finding, ...]:
+    """What a check finds when the domain's own names are asked of one of its own servers."""
+    authority = Authority(resolver, port=port)
+    try:
+        view = _Own(resolver, authority, subject.domain, elsewhere)
+        return await run_check(view, check, subject, limit=limit)
+    finally:
+        authority.close()
 
 
 async def second_opinion(

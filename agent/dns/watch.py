@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from agent.dns.audit import Audits
 from agent.dns.checks import CHECKS
 from agent.dns.checks.base import SEVERITY, Check, Finding, Subject, Verdict, Watched
 from agent.dns.follow import CHECK_LIMIT, run_check
@@ -80,6 +81,10 @@ class Watch:
         self._authority_port = authority_port
         self._shared = SharedAnswers(resolver, rate=rate)
         self._health: Mapping[str, Health] = {}
+        self._audits = Audits(
+            resolver, clock=clock, rng=self._rng, interval=interval, limit=limit, port=authority_port,
+            on_opinion=on_opinion,
+        )  # fmt: skip
         self._confirming = asyncio.Semaphore(_CONFIRMING)
         self._doubted: dict[tuple[str, str, str], tuple[str, float, int]] = {}  # reason, since, looks
         self._failures: dict[tuple[str, str], int] = {}
@@ -197,6 +202,9 @@ class Watch:
                 )
             stands = {f.subject: self._stands(domain, f, *w) for f, w in zip(doubted, weighed, strict=True)}
             findings = tuple(stands.get(f.subject, f) for f in findings)
+        elif self._audits.is_due((domain, check), findings):
+            async with self._confirming:
+                findings = await self._audits.audited(answers, plan, subject, (domain, check), findings)
         for f in findings:
             if f.reason != "unconfirmed":
                 self._doubted.pop((domain, check, f.subject), None)

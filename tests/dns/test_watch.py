@@ -392,6 +392,15 @@ async def test_a_removed_record_is_a_failure_and_its_return_is_seen(server: DnsS
 async def test_a_stopped_server_is_unknown_and_the_last_good_answer_is_kept(server: DnsServer) -> None:
     async with watching(server) as w:
         await until(lambda: state(w) == ALL_WELL)
+        seen: set[Verdict] = set()
+        w._on_change = lambda watched: seen.add(watched.finding.verdict)
+        server.freeze()
+        try:
+            await until(lambda: set(state(w).values()) == {"indeterminate"})
+        finally:
+            server.thaw()
+        await until(lambda: state(w) == ALL_WELL)
+        assert Verdict.FAIL not in seen
         server.stop()
         await until(lambda: set(state(w).values()) == {"indeterminate"})
         for watched in w.findings():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -24,6 +25,8 @@ _HEAD = (
 
 class DnsServer:
     """``address`` is ``127.0.0.1:port``. Zone texts are master-file lines; SOA and NS are added."""
+
+    process: subprocess.Popen[bytes]
 
     def __init__(self, folder: Path, control: Path, port: int, stack: contextlib.ExitStack, ttl: int) -> None:
         self.address = f"127.0.0.1:{port}"
@@ -61,6 +64,13 @@ class DnsServer:
         command = [program("keymgr", "knot"), "-c", str(self._folder / "knot.conf"), zone, "ds"]
         out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
         return next(line for line in out.splitlines() if " DS " in line and " 13 2 " in line)
+
+    def freeze(self) -> None:
+        """Take questions and answer none, until ``thaw``."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """Stop answering. Safe to call twice."""
@@ -106,7 +116,7 @@ def dns_server(
                 raise RuntimeError(log[-2000:])
             return all(f"[{name}.] loaded" in log for name in zones) and "server started" in log
 
-        stack.enter_context(running(command, loaded, ready))
+        server.process = stack.enter_context(running(command, loaded, ready))
         yield server
 
 
