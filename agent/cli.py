@@ -1,6 +1,7 @@
 """The command ``mailvitals``. Heavy parts are imported by the commands that need them.
 
-Exit codes: 0 done (``check``: ok), 1 failed (``check``: warn), 2 ``check``: fail, 3 ``check``: unknown,
+Exit codes: 0 done (``check``: ok; ``phase``: ready), 1 failed (``check``: warn; ``phase``: not yet), 2 ``check``: fail,
+3 ``check``: unknown, ``phase``: cannot tell,
 64 wrong usage, 78 wrong settings (sysexits.h).
 """
 
@@ -16,8 +17,9 @@ import click
 from agent import __version__
 from agent.cli_backtest import backtest
 from agent.cli_check import check
-from agent.cli_common import ConfigError, console, load_settings
+from agent.cli_common import ConfigError, agent_options, ask_agent, console, load_settings
 from agent.cli_import import import_, quarantine
+from agent.cli_phase import phase
 from agent.cli_simulate import simulate
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def cli() -> None:
 
 cli.add_command(check)
 cli.add_command(simulate)
+cli.add_command(phase)
 cli.add_command(import_)
 cli.add_command(quarantine)
 cli.add_command(backtest)
@@ -133,11 +136,7 @@ def config_schema() -> None:
 
 
 @cli.command()
-@click.option("--url", default="http://127.0.0.1:8081", show_default=True, help="The agent's private listener.")
-@click.option("--token", envvar="MAILVITALS_LISTEN__PRIVATE_TOKEN", help="Its token, if it has one.")
-@click.option(
-    "--certificate", type=click.Path(exists=True, dir_okay=False), help="PEM file of a client certificate and its key."
-)
+@agent_options
 @click.option("--json", "as_json", is_flag=True, help="Print the API's answer.")
 def status(url: str, token: str | None, certificate: str | None, as_json: bool) -> int:
     """Show a running agent's domains, targets, checks and incidents. Exits 1 while an incident is open.
@@ -147,33 +146,15 @@ def status(url: str, token: str | None, certificate: str | None, as_json: bool) 
     mailvitals status --url http://mailvitals.internal:8081 --json
     SSL_CERT_FILE=ca.pem mailvitals status --url https://mailvitals.internal:8081 --certificate me.pem
     """
-    import http.client
     import json
-    import ssl
-    import urllib.error
-    import urllib.request
 
     from agent.views.terminal import render_status
 
-    if not url.startswith(("http://", "https://")):
-        raise click.BadParameter("must begin with http:// or https://", param_hint="--url")
-    request = urllib.request.Request(url.rstrip("/") + "/api/v1/status")  # noqa: S310 - scheme checked above
-    if token:
-        request.add_header("Authorization", f"Bearer {token}")
+    body = ask_agent(url, token, certificate, "/api/v1/status")
     try:
-        tls = ssl.create_default_context()
-        if certificate:
-            tls.load_cert_chain(certificate)
-        with urllib.request.urlopen(request, timeout=10, context=tls) as response:  # noqa: S310
-            body = response.read()
         document = json.loads(body)
         if document["api"] != 1:
             raise KeyError
-    except urllib.error.HTTPError as e:
-        hint = "; give --token" if e.code == 401 else ""
-        raise click.ClickException(f"{url} answered {e.code}{hint}") from None
-    except (OSError, http.client.HTTPException) as e:
-        raise click.ClickException(f"no agent at {url}: {getattr(e, 'reason', e)}") from None
     except (ValueError, KeyError, TypeError):
         raise click.ClickException(f"what answers at {url} is not this version's private listener") from None
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,49 @@ def console() -> Console:
 
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     return Console(width=width, color_system=None if os.environ.get("NO_COLOR") else "auto")
+
+
+def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that asks a running agent: ``url``, ``token`` and ``certificate``."""
+    for option in (
+        click.option(
+            "--certificate",
+            type=click.Path(exists=True, dir_okay=False),
+            help="PEM file of a client certificate and its key.",
+        ),
+        click.option("--token", envvar="MAILVITALS_LISTEN__PRIVATE_TOKEN", help="Its token, if it has one."),
+        click.option("--url", default="http://127.0.0.1:8081", show_default=True, help="The agent's private listener."),
+    ):
+        command = option(command)
+    return command
+
+
+def ask_agent(url: str, token: str | None, certificate: str | None, path: str) -> bytes:
+    """What a running agent's private listener answers. Raises ``click.ClickException``."""
+    import http.client
+    import ssl
+    import urllib.error
+    import urllib.request
+
+    if not url.startswith(("http://", "https://")):
+        raise click.BadParameter("must begin with http:// or https://", param_hint="--url")
+    request = urllib.request.Request(url.rstrip("/") + path)  # noqa: S310 - scheme checked above
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        tls = ssl.create_default_context()
+        if certificate:
+            tls.load_cert_chain(certificate)
+        with urllib.request.urlopen(request, timeout=10, context=tls) as response:  # noqa: S310
+            body: bytes = response.read()
+    except urllib.error.HTTPError as e:
+        hint = "; give --token" if e.code == 401 else ""
+        raise click.ClickException(f"{url} answered {e.code}{hint}") from None
+    except (OSError, http.client.HTTPException) as e:
+        raise click.ClickException(f"no agent at {url}: {getattr(e, 'reason', e)}") from None
+    except ValueError:
+        raise click.ClickException(f"what answers at {url} is not this version's private listener") from None
+    return body
 
 
 def progress(total: int, what: str, *, bytes_: bool = False) -> Any:

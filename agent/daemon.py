@@ -12,6 +12,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -45,11 +46,14 @@ from agent.mailbox import mailbox_provider
 from agent.posture import Posture
 from agent.providers import PROVIDERS
 from agent.settings import Settings
+from agent.trends import TrendWatch
 from agent.views.http import NotLeading, create_app
 from agent.views.metrics import Metrics
 from agent.views.state import AlertmanagerView, Readiness, SourceView, State
 from agent.views.tls import ServerTls
 from agent.vitals.evaluate import edges, evaluate
+from agent.vitals.phases import Phase
+from agent.vitals.trends import Plan
 from agent.vitals.types import Snapshot
 
 PRUNE_EVERY = 600.0  # seconds
@@ -154,6 +158,10 @@ class Daemon:
             self.metrics.declare_alertmanager(delivery.url)
         holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._leadership = Leadership(self.ledger, holder, patience=settings.alerts.quiet_period)
+        self._trends = TrendWatch(
+            self.ledger, _plans(settings, self._phases), self._phases, settings.vitals.bounce_classes,
+            clock=clock, doubt=self._clock_watch.doubt, snapshot=lambda: self._snapshot,
+        )  # fmt: skip
         self._posture = Posture(settings, self._resolver, self.ledger, self.metrics, clock=clock, share=self._share)
         tls = settings.listen.private_tls
         self._tls = ServerTls(tls.certificate, tls.key, tls.client_ca or "") if tls else None
@@ -199,6 +207,7 @@ class Daemon:
                         ("lag", self._watch_loop_lag()),
                         ("pulse", self._keep_pulse_for_ever()),
                         ("notifier", self._notifier.run()),
+                        ("trends", self._trends.run()),
                     )
                 ]
                 if self._settings.dns.mailbox_lookup:
@@ -317,6 +326,7 @@ class Daemon:
             await self._decide(self._snapshot, now, hints, self._leading)
         else:
             await self._look_on()
+        await asyncio.to_thread(self._trends.judge, self._posture.findings(), tuple(self._incidents.values()))
 
     async def _decide(self, snapshot: Snapshot, now: float, hints: Mapping[tuple[str, str], str], epoch: int) -> None:
         """What follows from what is known, as the leader of ``epoch``."""
@@ -431,6 +441,8 @@ class Daemon:
             recent_bounces=self._recent,
             blocklists=self._posture.lists(),
             dns_changes=self._posture.changes(),
+            trends=dict(self._trends.trends),
+            gates=self._trends.gates,
             alertmanagers=tuple(
                 AlertmanagerView(d.url, d.last_success_at, d.last_error) for d in self._notifier.status()
             ),
@@ -489,6 +501,15 @@ def _bounce_hints(
         for target, pairs in of_target.items()
         for domain, sentence in hint_sentences(pairs, shipped().hints).items()
     }
+
+
+def _plans(settings: Settings, phases: Mapping[str, Phase]) -> dict[str, Plan]:
+    found = {}
+    for domain in settings.domains:
+        begin = domain.phase_since
+        since = datetime(begin.year, begin.month, begin.day, tzinfo=UTC).timestamp() if begin else None
+        found[domain.name] = Plan(phases[domain.phase], since, domain.monthly_limit)
+    return found
 
 
 def _reveal(secret: Any) -> str:

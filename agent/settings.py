@@ -11,6 +11,7 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -511,6 +512,13 @@ class Domain(_Model):
     mail_streams: tuple[MailStream, ...] = Field(
         (), max_length=50, description="How its mail is sent, for the check of alignment."
     )
+    phase_since: date | None = Field(
+        None,
+        description="Day on which the phase began, such as 2026-05-04; how long it has lasted is unknown without it.",
+    )
+    monthly_limit: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="Mails that the plan it is sent through includes in a calendar month."
+    )
 
     @property
     def helo_names(self) -> dict[str, str]:
@@ -551,6 +559,9 @@ class PhaseOverride(_Model):
     complaint_breach: Ratio | None = Field(None, description="Share of delivered mail above which they are a breach.")
     capacity: Annotated[tuple[Mails | None, Mails | None], AfterValidator(_ascending)] | None = Field(
         None, description="Mails in 30 days, from and to; `null` is no such end."
+    )
+    sustained_days: Annotated[int, Field(ge=1, le=180)] | None = Field(
+        None, description="Days in a row on which the targets must be proven before the next phase."
     )
 
 

@@ -237,6 +237,44 @@ WHOLE = (
     ),
     Metric("incidents", "gauge", ("domain", "state"), "Incidents by domain and state.", whole=True),
     Metric(
+        "rate_direction",
+        "gauge",
+        ("domain", "rate", "direction"),
+        "State set: 1 for where the last seven days are heading against the seven before, 0 for the other directions.",
+        whole=True,
+    ),
+    Metric(
+        "rate_shift_timestamp_seconds",
+        "gauge",
+        ("domain", "rate"),
+        "When the rate, or the volume, last shifted within 30 days; no series while it did not.",
+        whole=True,
+    ),
+    *(
+        Metric(
+            f"capacity_reached{end}_timestamp_seconds",
+            "gauge",
+            ("domain", "limit"),
+            f"When the volume reaches the limit of the phase or of the sending plan{words}.",
+            whole=True,
+        )
+        for end, words in (("", ""), ("_earliest", ", at the earliest"), ("_latest", ", at the latest"))
+    ),
+    Metric(
+        "phase_gate",
+        "gauge",
+        ("domain", "phase", "state"),
+        "State set: 1 for whether the domain is ready for its next phase, 0 for the others.",
+        whole=True,
+    ),
+    Metric(
+        "phase_gate_earliest_timestamp_seconds",
+        "gauge",
+        ("domain", "phase"),
+        "When the domain can be ready for its next phase at the earliest; no series where no date can be given.",
+        whole=True,
+    ),
+    Metric(
         "source_last_event_timestamp_seconds",
         "gauge",
         ("source",),

@@ -14,7 +14,7 @@ from aiohttp import web
 from agent.views.metrics import Metrics
 from agent.views.openapi import openapi
 from agent.views.state import State
-from agent.views.status import document, encode, sender_rules
+from agent.views.status import document, encode, phase, sender_rules
 
 COOKIE = "mailvitals_page"
 STREAM_CLIENTS = 32
@@ -28,6 +28,7 @@ _PAGE = {
     "index.html": "text/html",
     "app.js": "text/javascript",
     "draw.js": "text/javascript",
+    "phase.js": "text/javascript",
     "style.css": "text/css",
     "icon.svg": "image/svg+xml",
 }
@@ -72,6 +73,7 @@ def create_app(
     app.router.add_get("/page/{name}", views.page)
     app.router.add_get("/api/v1/openapi.json", views.openapi)
     app.router.add_get("/api/v1/status", views.status)
+    app.router.add_get("/api/v1/phase", views.phase)
     app.router.add_get("/api/v1/stream", views.stream, allow_head=False)
     app.router.add_post("/api/v1/domains/{domain}/check", views.check)
     app.router.add_get("/api/v1/domains/{domain}/sender-rules", views.sender_rules)
@@ -233,6 +235,13 @@ class _Views:
             body = encode(state)
             self._latest = (now, digest, body)
         return digest, body
+
+    async def phase(self, request: web.Request) -> web.Response:
+        """Whether the domains, or the one that is asked for, are ready for their next phase."""
+        try:
+            return _json(phase(self._state(), request.query.get("domain")))
+        except KeyError:
+            raise web.HTTPNotFound from None
 
     async def sender_rules(self, request: web.Request) -> web.Response:
         """What the large mailbox providers ask of a domain, worked out when somebody looks."""

@@ -44,6 +44,7 @@ def _paths(assets: Iterable[str]) -> dict[str, Any]:
     once = _parameter("query", "token", {"type": "string"}, "The private token, changed for a cookie at once.")
     # A header that a foreign page cannot send without being asked about it first.
     deliberate = _parameter("header", "X-Mailvitals", {"type": "string", "minLength": 1}, "Any value.", required=True)
+    one = _parameter("query", "domain", {"type": "string"}, "A configured domain; all of them without it.")
     asset = _parameter("path", "name", {"enum": sorted(assets)}, "A file of the page.")
     busy, slow = _error("A check is running."), _error("The check took too long.")
     return {
@@ -63,6 +64,9 @@ def _paths(assets: Iterable[str]) -> dict[str, Any]:
         }, asset)},
         "/api/v1/openapi.json": {"get": _route("This document.", {"200": _json("It.", {"type": "object"})})},
         "/api/v1/status": {"get": _route("All that is known.", {"200": _json("It.", {"$ref": _REF + "Status"})})},
+        "/api/v1/phase": {"get": _route("Whether domains are ready for their next phase.", {
+            "200": _json("Their gates, and the phases.", {"$ref": _REF + "Gates"}), "404": _error("No such domain."),
+        }, one)},
         "/api/v1/stream": {"get": _route("The same whenever it changes, as server-sent events named status.", {
             "200": _answer("Events without end.", **{"text/event-stream": {"type": "string"}}),
             "503": _error("Too many listen already."),
@@ -120,6 +124,8 @@ def _schemas() -> dict[str, Any]:
     incident["state"] = {"enum": ["open", "closing", "resolved"]}
     overall = _object(state={"enum": list(_WORDS)}, reasons={"type": "array", "items": text})
     schemas["Status"] = _object(api={"const": 1}, overall=overall, **state, **snapshot)
+    gates = {"type": "object", "additionalProperties": {"$ref": _REF + "PhaseGate"}}
+    schemas["Gates"] = _object(api={"const": 1}, now={"type": "number"}, phases=state["phases"], domains=gates)
     schemas["Health"] = _object(healthy={"type": "boolean"}, reason=text)
     conditions = {"type": "array", "items": {"$ref": _REF + "Readiness"}}
     schemas["Ready"] = _object(ready={"type": "boolean"}, conditions=conditions)

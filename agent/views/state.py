@@ -8,8 +8,10 @@ from agent.alerts.types import Incident
 from agent.dns.changes import Change
 from agent.dns.checks.base import Watched
 from agent.ledger.base import RecentBounce
+from agent.vitals.gate import PhaseGate
 from agent.vitals.phases import Phase
 from agent.vitals.rhythm import Silence
+from agent.vitals.trends import DomainTrends
 from agent.vitals.types import Snapshot
 
 
@@ -76,3 +78,5 @@ class State(msgspec.Struct, frozen=True):
     domain_phases: dict[str, str] = msgspec.field(default_factory=dict)
     blocklists: tuple[ListView, ...] = ()
     dns_changes: tuple[Change, ...] = ()
+    trends: dict[str, DomainTrends] = msgspec.field(default_factory=dict)
+    gates: dict[str, PhaseGate] = msgspec.field(default_factory=dict)

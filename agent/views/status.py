@@ -24,6 +24,12 @@ Fields are only ever added under ``api`` 1. Times are Unix seconds (0 = never), 
 - ``alertmanagers``: ``url``, ``last_success_at``, ``last_error``
 - ``blocklists``: ``name``, ``health``, ``listed`` by subject
 - ``dns_changes``, newest first: ``at``, ``domain``, ``before``, ``after``, ``words``, ``direction``, ``share``
+- ``trends`` by domain: ``at``; ``shifts`` (``scope``, ``part``, ``rate``, ``at``, ``earliest``, ``latest``, ``before``,
+  ``after``, ``direction``, ``confidence``), oldest first; ``directions`` (``scope``, ``part``, ``rate``, ``direction``,
+  ``confidence``, ``factor`` and its bounds, ``recent``, ``previous``); ``forecasts`` (``limit``, ``amount``,
+  ``reached``, ``at``, ``earliest``, ``latest``, ``horizon``, ``growth`` and its bounds)
+- ``gates`` by domain: ``phase``, ``next_phase``, ``state`` (``ready``, ``not_yet``, ``cannot_tell``), ``earliest``,
+  ``weeks``, ``items`` (``name``, ``state``: ``passed``, ``blocking``, ``unknown``; ``evidence``, ``earliest``)
 """
 
 from __future__ import annotations
@@ -114,6 +120,15 @@ def _diagnosis(bounce: dict[str, Any]) -> dict[str, Any]:
     found = explain_again(bounce["reason"], bounce["smtp_code"], bounce["enhanced_code"])
     hints = shipped().hints
     return {"rule": found.rule, "says": found.says, "points_to": [hints[hint] for hint in found.points_to]}
+
+
+def phase(state: State, domain: str | None = None) -> dict[str, Any]:
+    """The gates of all configured domains, or of one, with the numbers of the phases. Raises ``KeyError``."""
+    if domain is not None and domain not in state.domain_phases:
+        raise KeyError(domain)
+    names = state.domain_phases if domain is None else [domain]
+    gates = {name: msgspec.to_builtins(state.gates[name]) for name in names if name in state.gates}
+    return {"api": 1, "now": state.now, "phases": msgspec.to_builtins(state.phases), "domains": gates}
 
 
 def sender_rules(state: State, domain: str) -> tuple[Assessment, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +16,7 @@ _STYLE = {
     "met": "green", "breached": "bold red", "undecided": "yellow", "insufficient_data": "dim", "stale": "magenta",
     "ok": "green", "warn": "yellow", "fail": "bold red", "unknown": "magenta",
     "attention": "yellow", "failing": "bold red", "open": "bold red", "closing": "yellow", "resolved": "green",
+    "ready": "green", "not_yet": "yellow", "cannot_tell": "magenta", "passed": "green", "blocking": "bold red",
 }  # fmt: skip
 
 
@@ -26,6 +28,45 @@ def render_status(document: Mapping[str, Any]) -> RenderableType:
     """Domains with their targets, checks that are not ok, open incidents and sources, out of ``status.document``.
     Fits the console it is printed on; text from outside cannot control the terminal."""
     return _Status(document)
+
+
+def render_phase(document: Mapping[str, Any]) -> RenderableType:
+    """Each domain's gate with its conditions and the plan of the phases, out of ``status.phase``."""
+    return Group(*(part for name, gate in sorted(document["domains"].items()) for part in _gate(document, name, gate)))
+
+
+def _gate(document: Mapping[str, Any], name: str, gate: Mapping[str, Any]) -> Iterator[RenderableType]:
+    step = f"{gate['phase']} → {gate['next_phase']}" if gate["next_phase"] else gate["phase"]
+    line = Text.assemble(_plain(name, "bold"), "  ", _plain(step), "  ", _verdict(gate["state"]))
+    if gate["state"] != "ready":
+        line.append(f", earliest {_date(gate['earliest'], document['now'])}")
+    yield line
+    for phase in filter(None, (gate["phase"], gate["next_phase"])):
+        yield _plain(f"  {phase} is planned for {_planned(document['phases'][phase])}", "dim")
+    table = _table("Condition", "State", "Earliest", "Evidence", fold=("Evidence",))
+    for item in gate["items"]:
+        earliest = "–" if item["state"] == "passed" else _date(item["earliest"], document["now"])
+        table.add_row(
+            _plain(item["name"].replace("_", " ")), _verdict(item["state"]), earliest, _plain(item["evidence"])
+        )
+    yield Padding(table, (0, 0, 1, 2))
+
+
+def _date(at: float | None, now: float) -> str:
+    if at is None:
+        return "unknown"
+    return "now" if at <= now else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
+
+
+def _planned(phase: Mapping[str, Any]) -> str:
+    def span(key: str) -> str:
+        least, most = phase[key]
+        return f"{least:,g}" if least == most else f"{least:,g} to {most:,g}"
+
+    return (
+        f"{span('duration_weeks')} weeks, USD {span('budget_usd')} a month, "
+        f"expected ROI {span('expected_roi_percent')} %"
+    )
 
 
 class _Status:

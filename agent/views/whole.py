@@ -11,6 +11,8 @@ from agent.dns.blocklists import Health
 from agent.dns.checks.base import Verdict
 from agent.views.catalogue import CATALOGUE, INCIDENT_STATES, OTHER, PREFIX, WHOLE, ratio_names
 from agent.views.state import State
+from agent.vitals.direction import HEADINGS, VOLUME_HEADINGS
+from agent.vitals.gate import GateState
 from agent.vitals.rates import proportion
 from agent.vitals.types import DomainVitals, Rate, TargetVerdict
 
@@ -47,6 +49,8 @@ class WholeCollector(Collector):
             _add_blocklists(families, state)
             _add_incidents(families, state)
             _add_signs_of_life(families, state)
+            _add_trends(families, state)
+            _add_gates(families, state)
             if state.snapshot is not None:
                 families["last_evaluation_timestamp_seconds"].add_metric([], state.snapshot.evaluated_at)
                 for vitals in state.snapshot.domains.values():
@@ -176,6 +180,35 @@ def _add_incidents(families: dict[str, GaugeMetricFamily], state: State) -> None
             counts[key] = counts.get(key, 0) + 1
     for (domain, name), count in counts.items():
         families["incidents"].add_metric([label_value(domain), name], count)
+
+
+def _add_trends(families: dict[str, GaugeMetricFamily], state: State) -> None:
+    for name, trends in state.trends.items():
+        domain = label_value(name)
+        # Parts are told on the page and by the API: here they would be as many series as the rates themselves.
+        for found in trends.directions:
+            if not found.scope:
+                for direction in VOLUME_HEADINGS if found.rate == "volume" else HEADINGS:
+                    labels = [domain, found.rate, direction]
+                    families["rate_direction"].add_metric(labels, float(direction == found.direction))
+        newest = {shift.rate: shift.at for shift in trends.shifts if not shift.scope}
+        for rate, at in newest.items():
+            families["rate_shift_timestamp_seconds"].add_metric([domain, rate], at)
+        for forecast in trends.forecasts:
+            ends = (("", forecast.at), ("_earliest", forecast.earliest), ("_latest", forecast.latest))
+            for end, reached in ends:
+                if reached is not None:
+                    labels = [domain, forecast.limit]
+                    families[f"capacity_reached{end}_timestamp_seconds"].add_metric(labels, reached)
+
+
+def _add_gates(families: dict[str, GaugeMetricFamily], state: State) -> None:
+    for name, gate in state.gates.items():
+        labels = [label_value(name), gate.phase]
+        for gate_state in GateState:
+            families["phase_gate"].add_metric([*labels, gate_state.value], float(gate_state == gate.state))
+        if gate.earliest is not None:
+            families["phase_gate_earliest_timestamp_seconds"].add_metric(labels, gate.earliest)
 
 
 def _add_signs_of_life(families: dict[str, GaugeMetricFamily], state: State) -> None:

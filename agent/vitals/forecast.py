@@ -69,6 +69,13 @@ def forecasts(days: Mapping[int, int], now: float, phase: Phase | None, monthly_
     return found
 
 
+def first_reached(days: Mapping[int, int], now: float, least: int) -> float | None:
+    """When the last 30 days are expected to have ``least`` mails, Unix time; ``None`` if that is not to be seen, or
+    before seven whole days of history. ``days`` as for ``forecasts``."""
+    wanted = Phase(name="", duration_weeks=(0, 0), budget_usd=(0, 0), expected_roi_percent=(0, 0), capacity=(0, least))
+    return next((found.at for found in forecasts(days, now, wanted, None)), None)
+
+
 def _trailing(day: int) -> int:
     return day - (TRAILING_DAYS - 1) * DAY
 

@@ -1,7 +1,7 @@
 """Whether a domain is ready for the next phase: every condition with its evidence, and the earliest day it can be.
 
 Unknown is neither passed nor failed: a gate with something blocking is ``not_yet``, one without, but with something
-unknown, ``cannot_tell``. A condition that is met as soon as somebody mends it has the present moment as its earliest.
+unknown, ``cannot_tell``. A condition that is met as soon as somebody mends it has today as its earliest day.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class GateState(StrEnum):
 
 
 class Item(msgspec.Struct, frozen=True):
-    """One condition. ``evidence`` is a sentence with the numbers; ``earliest`` Unix time from which on it can be passed
-    (in the past, or now, where it is or could be at once), ``None`` where no date can be given."""
+    """One condition. ``evidence`` is a sentence with the numbers; ``earliest`` the beginning (Unix time) of the first
+    day on which it can be passed, today where it is or could be at once, ``None`` where no date can be given."""
 
     name: str
     state: ItemState
@@ -47,11 +47,10 @@ class Item(msgspec.Struct, frozen=True):
     earliest: float | None
 
 
-class Gate(msgspec.Struct, frozen=True):
+class PhaseGate(msgspec.Struct, frozen=True):
     """Whether ``domain`` is ready to leave ``phase`` for ``next_phase`` (``""`` after the last one: then, whether it
     holds the phase it is in). ``earliest`` is Unix time, ``None`` where no date can be given. ``weeks`` is the time in
-    the phase, ``None`` if its beginning is not known. ``plan`` and ``next_plan`` are what the phases are planned to
-    take, to cost and to return; nothing of that is measured."""
+    the phase, ``None`` if its beginning is not known."""
 
     domain: str
     phase: str
@@ -60,8 +59,6 @@ class Gate(msgspec.Struct, frozen=True):
     earliest: float | None
     items: tuple[Item, ...]
     weeks: float | None
-    plan: Phase
-    next_plan: Phase | None
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -91,10 +88,10 @@ def proven(
 ) -> Proven:
     """What changes with the days only, and may be kept for minutes. ``days`` as for ``proof.prove``, in all and by
     mailbox provider; ``capacity_at`` is when the phase's least volume is expected to be reached, if it is."""
-    proofs = tuple(prove(days, phase, target, now, bounce_classes) for target in TARGETS)
-    today = int(now // DAY) * DAY
+    today = _midnight(now)
+    proofs = tuple(prove(days, phase, target, today, bounce_classes) for target in TARGETS)
     volume = sum(c.attempted for day, c in days.items() if today - WINDOW_DAYS * DAY <= day < today)
-    return Proven(proofs, _providers(mailbox_providers, volume, phase, now, bounce_classes), volume, capacity_at)
+    return Proven(proofs, _providers(mailbox_providers, volume, phase, today, bounce_classes), volume, capacity_at)
 
 
 def gate(
@@ -110,12 +107,13 @@ def gate(
     incidents: Sequence[str] = (),
     forecasts: Iterable[Forecast] = (),
     phase_since: float | None = None,
-) -> Gate:
+) -> PhaseGate:
     """Everything that is asked of a domain before its next phase, held against what is known at ``now`` (Unix seconds).
 
     ``evidence`` is ``None`` until the roll-ups were read. ``incidents`` are the summaries of those that are open,
     ``phase_since`` is Unix time, ``None`` if not known. ``phases`` are in their order.
     """
+    now = _midnight(now)  # Nothing here is told in less than days.
     order = list(phases)
     after = order[order.index(phase.name) + 1 :] if phase.name in order else []
     next_phase = phases[after[0]] if after else None
@@ -142,7 +140,7 @@ def gate(
     earliest = None if None in dates else max(d for d in dates if d is not None)
     weeks = None if phase_since is None else max(0.0, now - phase_since) / WEEK
     name = next_phase.name if next_phase else ""
-    return Gate(domain, phase.name, name, state, earliest, tuple(items), weeks, phase, next_phase)
+    return PhaseGate(domain, phase.name, name, state, earliest, tuple(items), weeks)
 
 
 def _unread(name: str, now: float) -> Item:
@@ -159,7 +157,7 @@ def _target(proof: Proof, judgement: Judgement | None, now: float) -> Item:
         return Item(proof.target, ItemState.UNKNOWN, judgement.reason, proof.earliest)
     if judgement is not None and judgement.verdict is TargetVerdict.BREACHED:
         # Today's mail has broken what was proven until yesterday: the days begin anew, tomorrow at the earliest.
-        earliest = None if proof.earliest is None else max(proof.earliest, _midnight(now) + (1 + proof.needed) * DAY)
+        earliest = None if proof.earliest is None else max(proof.earliest, now + (1 + proof.needed) * DAY)
         return Item(proof.target, ItemState.BLOCKING, f"breached now: {judgement.reason}", earliest)
     if proof.days >= proof.needed:
         return Item(proof.target, ItemState.PASSED, f"{proof.needed} days below {met} are proven; {seen}", now)
@@ -177,11 +175,11 @@ def _target(proof: Proof, judgement: Judgement | None, now: float) -> Item:
 
 
 def _providers(
-    days: Mapping[str, Mapping[int, Counts]], volume: int, phase: Phase, now: float, bounce_classes: Collection[str]
+    days: Mapping[str, Mapping[int, Counts]], volume: int, phase: Phase, today: float, bounce_classes: Collection[str]
 ) -> Item:
     """The large mailbox providers, each over 30 days; the last seven alone must not be beyond. Of complaints, which
     some of them never report, only what is beyond counts."""
-    name, today = "mailbox_providers", _midnight(now)
+    name = "mailbox_providers"
     sizes = {
         provider: total(c for day, c in own.items() if today - WINDOW_DAYS * DAY <= day < today).attempted
         for provider, own in days.items()
@@ -192,8 +190,8 @@ def _providers(
     if not volume:
         return Item(name, ItemState.UNKNOWN, f"no mail in {WINDOW_DAYS} days", None)
     if not large:
-        return Item(name, ItemState.PASSED, f"no mailbox provider takes {share}", now)
-    worst, words, earliest = ItemState.PASSED, [], now
+        return Item(name, ItemState.PASSED, f"no mailbox provider takes {share}", today)
+    worst, words, earliest = ItemState.PASSED, [], today
     dateless = False
     for provider in large:
         for target in TARGETS:
@@ -211,12 +209,12 @@ def _providers(
             )
             words.append(f"{provider}: {target} {failures:,} of {trials:,} in {stretch} days, {how} {_percent(met)}")
             worst = ItemState.BLOCKING if ItemState.BLOCKING in (worst, _as_state(found)) else ItemState.UNKNOWN
-            ahead = table.clean_days(WINDOW_DAYS, met)
+            ahead = table.clean_days(WINDOW_DAYS, breach if target == "complaint" else met)
             dateless = dateless or ahead is None
             earliest = max(earliest, today + (ahead or 0) * DAY)
     if not words:
         all_of = f"each that takes {share} is within the targets over {WINDOW_DAYS} days: {', '.join(large)}"
-        return Item(name, ItemState.PASSED, all_of, now)
+        return Item(name, ItemState.PASSED, all_of, today)
     return Item(name, worst, "; ".join(words), None if dateless else earliest)
 
 

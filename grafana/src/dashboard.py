@@ -24,6 +24,8 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat  # noqa: E4
 
 from agent.dns.checks.base import Verdict  # noqa: E402
 from agent.views.catalogue import PREFIX  # noqa: E402
+from agent.vitals.direction import HEADINGS  # noqa: E402
+from agent.vitals.gate import GateState  # noqa: E402
 from agent.vitals.phases import PHASES  # noqa: E402
 from agent.vitals.types import WINDOWS, TargetVerdict  # noqa: E402
 
@@ -38,6 +40,8 @@ NOT_INBOX = "Accepted by the recipient's server; not inbox placement."
 Panel = timeseries.Panel | stat.Panel | table.Panel | statetimeline.Panel | bargauge.Panel
 GOOD, WARN, BAD, NEUTRAL = "green", "orange", "red", "#8e8e8e"
 VERDICT_COLOURS = dict(zip(TargetVerdict, (GOOD, BAD, "#5794f2", NEUTRAL, WARN), strict=True))
+GATE_COLOURS = dict(zip(GateState, (GOOD, WARN, NEUTRAL), strict=True))
+HEADING_COLOURS = dict(zip(HEADINGS, (GOOD, BAD, "#5794f2", NEUTRAL), strict=True))
 CHECK_COLOURS = dict(zip(Verdict, (GOOD, WARN, BAD, NEUTRAL), strict=True))
 
 
@@ -47,7 +51,11 @@ def whole(metric: str, *matchers: str, less: str = "") -> str:
 
 
 def verdict(*states: str) -> str:
-    return 'verdict=~"' + "|".join(states) + '"'
+    return one_of("verdict", *states)
+
+
+def one_of(label: str, *states: str) -> str:
+    return f'{label}=~"' + "|".join(states) + '"'
 
 
 def per_second(metric: str, keep: str) -> str:
@@ -59,9 +67,9 @@ def quantile(q: float, metric: str) -> str:
     return f"histogram_quantile({q}, sum by (le) (rate({PREFIX}{metric}_bucket[$__rate_interval])))"
 
 
-def coded(metric: str, states: Sequence[str], matchers: str) -> str:
+def coded(metric: str, states: Sequence[str], matchers: str, label: str) -> str:
     """A state set as one number: the place of the state that holds."""
-    return " + ".join(f"{n} * {whole(metric, matchers, verdict(s), less='verdict')}" for n, s in enumerate(states))
+    return " + ".join(f"{n} * {whole(metric, matchers, one_of(label, s), less=label)}" for n, s in enumerate(states))
 
 
 def query(expr: str, legend: str = "", instant: bool = False) -> prometheus.Dataquery:
@@ -129,7 +137,14 @@ def number(title: str, description: str, expr: str, unit: str, *steps: tuple[flo
 
 
 def timeline(
-    title: str, description: str, metric: str, *, legend: str, colours: Mapping[str, str]
+    title: str,
+    description: str,
+    metric: str,
+    *,
+    legend: str,
+    colours: Mapping[str, str],
+    label: str = "verdict",
+    matchers: str = DOMAIN,
 ) -> statetimeline.Panel:
     """One bar for every state set; its colour tells the state that holds."""
     states = list(colours)
@@ -139,7 +154,7 @@ def timeline(
     panel = dressed(statetimeline.Panel(), title, description, 12).mappings([md.ValueMap(options=options)])
     panel = panel.color_scheme(d.FieldColor().mode(md.FieldColorModeId.THRESHOLDS)).row_height(0.85)
     panel = panel.show_value(mc.VisibilityMode.AUTO).merge_values(True).fill_opacity(80)
-    return panel.with_target(query(coded(metric, states, DOMAIN), legend))
+    return panel.with_target(query(coded(metric, states, matchers, label), legend))
 
 
 def listing(title: str, description: str, expr: str, width: int = 12, unit: str = "") -> table.Panel:
@@ -172,6 +187,18 @@ def rows() -> list[tuple[str, list[Panel]]]:
             "target_verdict", legend="{{domain}} {{target}}", colours=VERDICT_COLOURS),
         timeline("DNS checks", "What each check found. Unknown says that nobody could tell.",
             "dns_check_verdict", legend="{{domain}} {{check}} {{subject}}", colours=CHECK_COLOURS),
+        timeline("Ready for the next phase", "What is missing is on the status page and in `mailvitals phase`.",
+            "phase_gate", legend="{{domain}} {{phase}}", colours=GATE_COLOURS, label="state"),
+        timeline("Where rates are heading", "The last seven days against the seven before; what is not proven is no "
+            "steadiness.", "rate_direction", legend="{{domain}} {{rate}}", colours=HEADING_COLOURS, label="direction",
+            matchers=DOMAIN + ',rate!="volume"'),
+        listing("Earliest day of the next phase", "If nothing more fails. No row where no date can be given.",
+            f"{whole('phase_gate_earliest_timestamp_seconds', DOMAIN)} * 1000", unit="dateTimeAsIso"),
+        listing("Rates that shifted", "When a rate, or the volume, last changed its level within 30 days.",
+            f"{whole('rate_shift_timestamp_seconds', DOMAIN)} * 1000", unit="dateTimeAsIso"),
+        *(listing(f"Limits on volume {words}", "Of the phase in 30 days, of the sending plan in a calendar month.",
+            f"{whole(f'capacity_reached{end}_timestamp_seconds', DOMAIN)} * 1000", 8, "dateTimeAsIso")
+          for end, words in (("", "reached"), ("_earliest", "at the earliest"), ("_latest", "at the latest"))),
         listing("Blocklisted", "Addresses and domains on a blocklist that has proved itself.",
             f"{whole('blocklist_listed')} > 0"),
         listing("Blocklists that cannot be believed", "Refused, dead, or listing everything: what they say is unknown.",

@@ -94,12 +94,12 @@ def test_wrong_usage_exits_64(arguments: str) -> None:
 
 def test_version_and_help() -> None:
     assert command("--version").stdout == f"mailvitals {__version__}\n"
-    for name in ("run", "check", "config check", "config schema", "import", "simulate", "status"):
+    for name in ("run", "check", "config check", "config schema", "import", "simulate", "status", "phase"):
         done = command(*name.split(), "--help")
         assert done.returncode == 0
         assert re.search(rf"^  mailvitals {name}( |$)", done.stdout, re.MULTILINE), f"{name} has no example"
     top = command("-h").stdout
-    for name in ("run", "check", "config", "import", "simulate", "status"):
+    for name in ("run", "check", "config", "import", "simulate", "status", "phase"):
         assert re.search(rf"^  {name}  +\S+", top, re.MULTILINE)
 
 
@@ -245,6 +245,26 @@ def test_status_on_a_narrow_terminal(running: Agent) -> None:
     # Words stay whole.
     for target in ("bounce", "deliverability", "complaint"):
         assert any(re.match(rf"  {target} +(met|breached|undecided|insufficient data)", line) for line in lines)
+
+
+def test_phase_of_a_running_agent(running: Agent) -> None:
+    arguments = ("phase", "--url", running.url, "--token", TOKEN)
+
+    def gate() -> tuple[int, dict[str, Any]]:
+        done = command(*arguments, "--json")
+        return done.returncode, json.loads(done.stdout)["domains"][DOMAIN]
+
+    wait_until(lambda: "have not been read" not in str(gate()), 20, "the days to be read")
+    code, found = gate()
+    assert (found["phase"], found["next_phase"]) == ("foundation", "growth")
+    assert code == {"not_yet": 1, "cannot_tell": 3}[found["state"]]
+    items = {item["name"]: item for item in found["items"]}
+    assert items["duration"]["state"] == items["blocklists"]["state"] == "unknown"
+    assert items["capacity"]["state"] == "passed"
+    text = command(*arguments, "--domain", DOMAIN).stdout
+    assert re.search(r"duration +unknown +now +2 to 4 weeks are planned for foundation", text)
+    assert command("phase", "--url", running.url).returncode == 3
+    assert command(*arguments, "--domain", "nobody.example").returncode == 64
 
 
 def test_status_needs_the_token(running: Agent) -> None:

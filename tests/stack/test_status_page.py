@@ -55,6 +55,8 @@ async def test_what_a_reader_sees(tmp_path: Path) -> None:
             "0.47 % to 0.73 % · 7d · 97 of 16,240", "heading for 71,400", "no projection before 7 days",
             "No key is published for the selector mg.", "RSA key of 2048 bits.", "DKIM key missing", "critical, open",
             "sendgrid-main", "signature does not match", "Mailbox over quota", "http://alertmanager-1:9093",
+            "Ready for enterprise", "day 9 of 14 proven below 1 %", "at the earliest", "8.40 times the week before",
+            "Shifted from 0.50 % to 3.00 %", "reached since", "Foundation: 2–4 weeks, USD 20–25 a month",
             "connection refused", "It does not say whether a mail reached the inbox", "microsoft",
         ):  # fmt: skip
             assert expected.lower() in text.lower(), expected

@@ -31,7 +31,7 @@ function show(doc) {
   skew = doc.now - Date.now() / 1000;
   document.getElementById("demo").hidden = !doc.demo;
   section("overall", { overall: doc.overall, domains: Object.keys(doc.domains).length, leader: doc.leader, evaluated: doc.evaluated_at > 0 }, drawOverall);
-  section("domains", { domains: doc.domains, phases: doc.phases, named: doc.domain_phases, findings: doc.findings }, drawDomains);
+  section("domains", { domains: doc.domains, phases: doc.phases, named: doc.domain_phases, findings: doc.findings, trends: doc.trends, gates: doc.gates, now: Math.floor(doc.now / 3600) * 3600 }, drawDomains);
   section("incidents", doc.incidents, drawIncidents);
   section("sources", doc.sources, drawSources);
   section("bounces", doc.recent_bounces, drawBounces);

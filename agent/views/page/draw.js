@@ -1,4 +1,5 @@
 // Turns parts of the status document into elements. Text from the document enters the page as text nodes only.
+import { drawGate, forecastLines, trendLines } from "./phase.js";
 
 const VERDICTS = {
   met: ["good", "✓", "within target"],
@@ -13,7 +14,7 @@ const VERDICTS = {
 };
 const SCOPES = { provider: "Provider", mailbox_provider: "Mailbox provider", stream: "Stream" };
 const PART_RATES = { deliverability: "Delivered", bounce: "Bounce", block: "Block", complaint: "Complaint", deferral: "Deferral" };
-const count = new Intl.NumberFormat("en");
+export const count = new Intl.NumberFormat("en");
 
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -25,13 +26,13 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
-function percent(ratio) {
+export function percent(ratio) {
   const value = ratio * 100;
   if (value === 0 || value === 100) return `${value} %`;
   return `${value.toFixed(value < 0.1 ? 3 : value < 10 || value > 90 ? 2 : 1)} %`;
 }
 
-function words(name) {
+export function words(name) {
   return String(name).replaceAll("_", " ");
 }
 
@@ -112,7 +113,7 @@ function gauge({ target, limit, rate }) {
       mark, el("span", {}, share > 0.75 ? "" : percent(ceiling))));
 }
 
-function target(judgement) {
+function target(judgement, trends) {
   const { rate } = judgement;
   const [tone] = VERDICTS[judgement.verdict] ?? ["open"];
   const isRate = judgement.target !== "capacity";
@@ -124,10 +125,10 @@ function target(judgement) {
       rate ? el("strong", { class: "value" }, percent(rate.value)) : null, pill(judgement.verdict)),
     rate && isRate ? gauge(judgement) : null,
     el("p", { class: "muted num" }, facts),
-    el("p", { class: "why" }, judgement.reason));
+    el("p", { class: "why" }, judgement.reason), ...(isRate ? trendLines(trends, judgement.target) : []));
 }
 
-function volume(vitals, phase) {
+function volume(vitals, phase, trends) {
   const [least, most] = phase?.capacity ?? [null, null];
   const goal = most ?? least;
   const projection = vitals.monthly_projection;
@@ -147,7 +148,8 @@ function volume(vitals, phase) {
     el("div", { class: "line" }, el("h4", {}, "This month"), el("strong", { class: "value" }, count.format(vitals.monthly_volume)), el("span", { class: "muted" }, expect)),
     goal === null && projection === null ? null : el("div", { class: "track", role: "img", "aria-label": `${count.format(vitals.monthly_volume)} mails this month, ${expect}; ${range}` },
       goal === null ? null : band, done, projection === null ? null : mark),
-    el("p", { class: "muted" }, phase ? range : "no phase, no targets", vitals.attempted["30d"] === undefined ? "" : ` · ${count.format(vitals.attempted["30d"])} in the last 30 days`));
+    el("p", { class: "muted" }, phase ? range : "no phase, no targets", vitals.attempted["30d"] === undefined ? "" : ` · ${count.format(vitals.attempted["30d"])} in the last 30 days`),
+    ...trendLines(trends, "volume"), ...forecastLines(trends));
 }
 
 function phaseFacts(name, phases) {
@@ -203,7 +205,7 @@ function windowChoice(domain) {
     el("label", {}, el("input", { type: "radio", name: `window ${domain}`, "data-window": w, "data-key": `window ${domain} ${w}`, checked: w === chosen }), el("span", {}, w))));
 }
 
-export function drawDomains({ domains, phases, named, findings }) {
+export function drawDomains({ domains, phases, named, findings, trends, gates, now }) {
   const names = [...new Set([...Object.keys(named), ...Object.keys(domains), ...findings.map((f) => f.domain)])];
   if (!names.length) return [el("p", { class: "note" }, "No domain is configured.")];
   return names.map((name) => {
@@ -220,12 +222,13 @@ export function drawDomains({ domains, phases, named, findings }) {
         vitals ? el("p", { class: "muted last" }, "newest event ", age(vitals.last_event_at)) : null),
       el("div", { class: "columns" },
         el("section", { "aria-label": `Targets of ${name}` }, el("h3", {}, "Targets"),
-          ...(vitals ? [el("ul", { class: "targets" }, ...vitals.judgements.map(target)), volume(vitals, phases[phase])]
+          ...(vitals ? [el("ul", { class: "targets" }, ...vitals.judgements.map((j) => target(j, trends[name]))), volume(vitals, phases[phase], trends[name])]
             : [el("p", { class: "muted" }, "Waiting for the first evaluation.")])),
         !configured ? null : el("section", { class: "checks", "aria-label": `DNS checks of ${name}` },
           el("div", { class: "line" }, el("h3", {}, "DNS"), checks.length ? el("button", { type: "button", "data-check": name, "data-key": `check ${name}` }, "Check now") : null),
           ...(checks.length ? checks.map(check) : [el("p", { class: "muted" }, "No check has come to a finding yet.")]),
           el("details", { "data-key": `rules ${name}`, "data-rules": name }, el("summary", {}, "What Gmail, Yahoo, Outlook.com and iCloud ask"), el("div", {})))),
+      drawGate(gates[name], phases, now),
       vitals ? el("section", { "aria-label": `Parts of ${name}` }, el("div", { class: "line" }, el("h3", {}, "Where it comes from, where it goes"), windowChoice(name)),
         partsTable(name, vitals.parts, "24h"), partsTable(name, vitals.parts, "7d")) : null);
   });

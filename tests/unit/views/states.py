@@ -11,7 +11,12 @@ from agent.dns.checks.base import Finding, Verdict, Watched
 from agent.events import BounceClass
 from agent.ledger.base import Cell, RecentBounce
 from agent.views.state import AlertmanagerView, ListView, Readiness, SourceView, State
+from agent.vitals.direction import Direction
+from agent.vitals.forecast import Forecast
+from agent.vitals.gate import GateState, Item, ItemState, PhaseGate
 from agent.vitals.phases import PHASES
+from agent.vitals.shifts import Shift
+from agent.vitals.trends import DomainTrends
 from agent.vitals.types import WINDOWS, DomainVitals, Judgement, Rate, Snapshot, TargetVerdict
 
 NOW = 1_790_000_000.0
@@ -190,6 +195,60 @@ def bounces() -> tuple[RecentBounce, ...]:
     )  # fmt: skip
 
 
+def trends() -> dict[str, DomainTrends]:
+    day = NOW // DAY * DAY
+    worse = Shift(
+        "", "", "bounce", NOW - 30 * HOUR, NOW - 33 * HOUR, NOW - 28 * HOUR, rate(80, 16_000), rate(90, 3_000),
+        "worsening", 0.9999,
+    )  # fmt: skip
+    part = msgspec.structs.replace(worse, scope="provider", part="mailgun")
+    before, after = rate(80, 16_000), rate(136, 3_248)
+    return {
+        "example.com": DomainTrends(
+            NOW - 200,
+            (),
+            (
+                Direction("", "", "bounce", "steady", 0.95, 1.02, 0.9, 1.15, rate(97, 16_240), rate(95, 16_100)),
+                Direction("", "", "deliverability", "cannot_tell", 0.0),
+                Direction("", "", "volume", "rising", 0.999, 1.31, 1.25, 1.4),
+            ),
+            (
+                Forecast("phase", 100_000, False, day + 20 * DAY, day + 14 * DAY, None, day + 180 * DAY, 0.3, 0.1, 0.5),
+                Forecast("plan", 60_000, True, *[day - 2 * DAY] * 3, day + 180 * DAY, 0.3, 0.1, 0.5),
+            ),
+        ),
+        "news.example.org": DomainTrends(
+            NOW - 200,
+            (worse, part),
+            (
+                Direction("", "", "bounce", "worsening", 0.999, 8.4, 6.2, 11.0, after, before),
+                Direction("provider", "mailgun", "bounce", "worsening", 0.999, 8.4, 6.2, 11.0, after, before),
+            ),
+            (),
+        ),
+    }  # fmt: skip
+
+
+def gates() -> dict[str, PhaseGate]:
+    day = NOW // DAY * DAY
+    passed, blocking, unknown = ItemState
+    well = (
+        Item("bounce", blocking, "day 9 of 14 proven below 1 %; 97 of 16,240 failed in 7 days", day + 5 * DAY),
+        Item("deliverability", passed, "14 days below 5 % are proven; 282 of 16,240 failed in 7 days", day),
+        Item("mailbox_providers", passed, "each that takes 10% of the mail is within the targets: gmail", day),
+        Item("dns", unknown, "1 DNS check without an answer: ptr 192.0.2.10", day),
+        Item("duration", passed, "4 to 8 weeks are planned for growth, 6.0 have passed since 2026-08-09", day),
+    )  # fmt: skip
+    ill = (
+        Item("bounce", blocking, "breached now: 136 of 3,248 mails bounced.", day + 18 * DAY),
+        Item("complaint", unknown, "1 complaints of 2,937 in 30 days: too few to prove below 0.1 %", None),
+    )
+    return {
+        "example.com": PhaseGate("example.com", "growth", "enterprise", GateState.NOT_YET, day + 5 * DAY, well, 6.0),
+        "news.example.org": PhaseGate("news.example.org", "foundation", "growth", GateState.NOT_YET, None, ill, None),
+    }
+
+
 def state(**changes: Any) -> State:
     """Two domains, one well and one ill, as the leader sees them."""
     made = State(
@@ -210,6 +269,8 @@ def state(**changes: Any) -> State:
             AlertmanagerView("http://alertmanager-1:9093", NOW - 3 * HOUR, "connection refused"),
         ),
         domain_phases={"example.com": "growth", "news.example.org": "foundation"},
+        trends=trends(),
+        gates=gates(),
         blocklists=(
             ListView("psbl", "usable", {"192.0.2.1": True, "192.0.2.2": False}),
             ListView("spamcop", "refused", {"192.0.2.1": None, "192.0.2.2": None}),
@@ -230,5 +291,7 @@ def first_minute() -> State:
         ),
         recent_bounces=(),
         alertmanagers=(),
+        trends={},
+        gates={},
         readiness=(Readiness("store", True), Readiness("evaluation", False, "the first one is under way")),
     )  # fmt: skip

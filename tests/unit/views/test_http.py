@@ -106,6 +106,20 @@ async def test_security_headers_on_every_answer(box: Box) -> None:
             assert headers["Cache-Control"] == "no-store"
 
 
+async def test_the_gates_have_a_page_of_the_api(box: Box) -> None:
+    async with listener(box) as client:
+        everything = await (await client.get("/api/v1/phase")).json()
+        assert (everything["api"], sorted(everything["domains"])) == (1, ["example.com", "news.example.org"])
+        assert everything["phases"]["enterprise"]["budget_usd"] == [1000, 2000]
+        one = await (await client.get("/api/v1/phase?domain=example.com")).json()
+        assert list(one["domains"]) == ["example.com"]
+        assert one["domains"]["example.com"]["items"][0]["state"] == "blocking"
+        assert (await client.get("/api/v1/phase?domain=nobody.example")).status == 404
+        status = await (await client.get("/api/v1/status")).json()
+        assert status["gates"] == everything["domains"]
+        assert status["trends"]["news.example.org"]["shifts"][0]["direction"] == "worsening"
+
+
 async def test_unknown_paths_and_methods_answer_json(box: Box) -> None:
     async with listener(box) as client:
         for path in ("/nowhere", "/page/..%2fhttp.py", "/page/secret", "/api/v1/domains/example.com/check"):

@@ -314,3 +314,27 @@ def test_the_document_names_exactly_the_metrics() -> None:
         for name in map("".join, itertools.product(*pieces)):
             documented[name] = (kind, tuple(re.findall(r"`(\w+)`", labels)))
     assert documented == {name: (metric.type, metric.labels) for name, metric in CATALOGUE.items()}
+
+
+def test_trends_and_gates_as_state_sets_and_times() -> None:
+    found = samples(metrics())
+    day = states.NOW // states.DAY * states.DAY
+    for direction in ("improving", "worsening", "steady", "cannot_tell"):
+        of = value(found, "rate_direction", domain="example.com", rate="bounce", direction=direction)
+        assert of == (direction == "steady")
+    assert value(found, "rate_direction", domain="example.com", rate="volume", direction="rising") == 1
+    # One part's direction is not the domain's.
+    assert total(found, "rate_direction") == 4
+    shifted = value(found, "rate_shift_timestamp_seconds", domain="news.example.org", rate="bounce")
+    assert shifted == states.NOW - 30 * states.HOUR
+    reached = "capacity_reached{}_timestamp_seconds"
+    assert value(found, reached.format(""), domain="example.com", limit="phase") == day + 20 * states.DAY
+    assert value(found, reached.format("_earliest"), domain="example.com", limit="phase") == day + 14 * states.DAY
+    # It may never be reached: no series is better than a false date.
+    assert (PREFIX + reached.format("_latest"), (("domain", "example.com"), ("limit", "phase"))) not in found
+    for state_ in ("ready", "not_yet", "cannot_tell"):
+        of = value(found, "phase_gate", domain="example.com", phase="growth", state=state_)
+        assert of == (state_ == "not_yet")
+    earliest = "phase_gate_earliest_timestamp_seconds"
+    assert value(found, earliest, domain="example.com", phase="growth") == day + 5 * states.DAY
+    assert (PREFIX + earliest, (("domain", "news.example.org"), ("phase", "foundation"))) not in found

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from agent.views.status import document
-from agent.views.terminal import WIDE, render_status
+from agent.views.status import document, phase
+from agent.views.terminal import WIDE, render_phase, render_status
 from tests.unit.views.states import state
 
 
 def shown(plain: dict[str, Any], width: int, *, color: bool = False) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=color, color_system="truecolor" if color else None)
-    console.print(render_status(plain))
+    console.print((render_status if "overall" in plain else render_phase)(plain))
     return out.getvalue()
 
 
@@ -58,3 +58,26 @@ def test_what_others_wrote_is_shown_not_obeyed(text: str, width: int) -> None:
     out = shown(plain, width)
     assert all(c.isprintable() or c == "\n" for c in out)
     assert all(len(line) <= width for line in out.split("\n"))
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_gates_fit_and_no_condition_is_lost(width: int) -> None:
+    plain = phase(state())
+    text = shown(plain, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert re.search(r"example\.com  growth → enterprise  not yet, earliest 2026-09-26", text)
+    assert re.search(r"news\.example\.org  foundation → growth  not yet, earliest unknown", text)
+    plan = "enterprise is planned for 8 to 12 weeks, USD 1,000 to 2,000 a month, expected ROI 400 to 600 %"
+    assert plan in " ".join(text.split())
+    for words in (r"bounce +blocking +2026-09-26 +day 9 of 14", r"dns +unknown +now +1 DNS", r"duration +passed +–"):
+        assert re.search(words, text), words
+
+
+@settings(max_examples=30, deadline=None)
+@given(hostile)
+def test_what_others_wrote_is_no_command_in_a_gate(text: str) -> None:
+    plain = phase(state())
+    for gate in plain["domains"].values():
+        for item in gate["items"]:
+            item["evidence"] = text
+    assert all(c.isprintable() or c == "\n" for c in shown(plain, 100))

@@ -85,7 +85,7 @@ def test_the_present_hour_is_left_out() -> None:
     )
 
 
-def test_without_a_change_fewer_than_one_in_fifty_is_said_to_have_a_direction() -> None:
+def test_without_a_change_fewer_than_one_in_thirty_is_said_to_have_a_direction() -> None:
     """Weekends that fail thrice as often, and days that differ by 40 % for no reason."""
     found: Counter[str] = Counter()
     for seed in range(60):

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from agent.vitals.forecast import Forecast, forecasts
-from agent.vitals.gate import Check, Gate, GateState, Item, ItemState, gate, proven
+from agent.vitals.gate import Check, GateState, Item, ItemState, PhaseGate, gate, proven
 from agent.vitals.phases import PHASES, Phase
 from agent.vitals.proof import DAY, Proof, Standing, prove, standing
 from agent.vitals.rates import Counts
@@ -53,7 +53,7 @@ def plan(amount: int, at: float | None, reached: bool = False) -> Forecast:
 def asked(
     *, phase: Phase = GROWTH, days: Days | None = None, providers: dict[str, Days] | None = None,
     capacity_at: float | None = None, **more: Any,
-) -> Gate:  # fmt: skip
+) -> PhaseGate:  # fmt: skip
     """The gate of a domain that is ready, but for what is given."""
     days = history() if days is None else days
     if providers is None:
@@ -68,22 +68,20 @@ def asked(
     return gate("example.com", phase, PHASES, NOW, evidence, **(known | more))
 
 
-def item(found: Gate, name: str) -> Item:
+def item(found: PhaseGate, name: str) -> Item:
     (one,) = [i for i in found.items if i.name == name]
     return one
 
 
 def test_the_base_is_ready() -> None:
     found = asked()
-    assert (found.state, found.earliest, found.phase, found.next_phase) == ("ready", NOW, "growth", "enterprise")
+    assert (found.state, found.earliest, found.phase, found.next_phase) == ("ready", TODAY, "growth", "enterprise")
     assert {i.state for i in found.items} == {ItemState.PASSED}
     assert [i.name for i in found.items] == [
         "bounce", "deliverability", "complaint", "mailbox_providers", "capacity", "dns", "blocklists", "incidents",
         "duration",
     ]  # fmt: skip
-    assert found.weeks == pytest.approx(6.05, abs=0.01)
-    assert found.next_plan is not None
-    assert (found.plan.budget_usd, found.next_plan.expected_roi_percent) == ((150, 200), (400, 600))
+    assert found.weeks == 6.0
     assert item(found, "bounce").evidence == "14 days below 1 % are proven; 70 of 17,500 failed in 7 days"
 
 
@@ -136,7 +134,7 @@ SCENARIOS: list[tuple[str, dict[str, Any], str, str, str, str | None]] = [
      "2026-06-16"),
     ("a small one bounces", {"providers": YAHOO_SMALL_AND_ILL}, "ready", "mailbox_providers", "passed", "now"),
     ("gmail on neither side", {"providers": UNSURE}, "cannot_tell", "mailbox_providers", "unknown", "2026-06-22"),
-    ("gmail complains", {"providers": GMAIL_COMPLAINS}, "not_yet", "mailbox_providers", "blocking", "2026-07-11"),
+    ("gmail complains", {"providers": GMAIL_COMPLAINS}, "not_yet", "mailbox_providers", "blocking", "2026-06-30"),
     ("gmail complains a bit", {"providers": GMAIL_COMPLAINS_A_BIT}, "ready", "mailbox_providers", "passed", "now"),
     ("nobody is large", {"providers": split(history(), other=1.0)}, "ready", "mailbox_providers", "passed", "now"),
     ("volume not reached", {"days": history(QUIET)}, "not_yet", "capacity", "blocking", None),
@@ -185,7 +183,7 @@ def test_one_fact_moved(
 ) -> None:
     found = asked(**change)
     moved = item(found, name)
-    when = NOW if earliest == "now" else day(earliest) if earliest else None
+    when = TODAY if earliest == "now" else day(earliest) if earliest else None
     assert (found.state, moved.state, moved.earliest) == (state, one, when), moved.evidence
     # The whole can pass when its last condition can.
     dates = [i.earliest for i in found.items]
@@ -197,7 +195,7 @@ def test_the_evidence_is_in_words_with_numbers() -> None:
     found = asked(days=history() | {TODAY - 10 * DAY: BAD}, phase_since=day("2026-04-06"), incidents=["a", "b"])
     assert item(found, "bounce").evidence == "day 3 of 14 proven below 1 %; 70 of 17,500 failed in 7 days"
     assert item(found, "duration").evidence == (
-        "4 to 8 weeks are planned for growth, 10.1 have passed since 2026-04-06: 2.1 more than planned"
+        "4 to 8 weeks are planned for growth, 10.0 have passed since 2026-04-06: 2.0 more than planned"
     )
     assert item(found, "incidents").evidence == "2 incidents open: a, b"
     ill = asked(providers=GMAIL_ILL)
@@ -224,7 +222,7 @@ def test_what_a_volume_is(phase: str, daily: int, words: str) -> None:
 
 def test_the_last_phase_is_held_or_not() -> None:
     found = asked(phase=PHASES["enterprise"], days=history(share(GOOD, 8)), phase_since=day("2026-03-01"))
-    assert (found.state, found.next_phase, found.next_plan) == ("ready", "", None)
+    assert (found.state, found.next_phase) == ("ready", "")
 
 
 def test_before_the_counts_are_read_nothing_is_told() -> None:

@@ -1,0 +1,135 @@
+"""The slow look at each domain: its last 30 days by the hour, and its days, read and thought over every few minutes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from agent.alerts.catalogue import BLOCKLIST
+from agent.alerts.types import Incident
+from agent.dns.checks.base import Watched
+from agent.ledger.base import DAY, HOUR, Ledger, StoreUnavailable
+from agent.vitals.gate import Check, PhaseGate, Proven, gate
+from agent.vitals.phases import Phase
+from agent.vitals.trends import DomainTrends, Memory, Plan, domain_trends
+from agent.vitals.types import DomainVitals, Snapshot
+
+EVERY = 300.0  # seconds between two looks at the same domain, at least
+PAUSE = 1.0  # seconds between two rounds
+# Of the time a look takes, so much more is waited: a thousand domains must not keep a core busy.
+REST = 9.0
+STEP = 5 * DAY  # seconds of hours read at a time: what comes at once is decoded at once, and nothing else runs then
+DAYS = 62  # of history that a forecast rests on
+
+log = structlog.get_logger()
+
+
+class TrendWatch:
+    """What is known of the configured domains over time. ``plans`` by domain; ``clock`` gives Unix seconds, ``doubt``
+    why it is not to be believed, ``""`` if it is; ``snapshot`` is the newest evaluation, if there was one."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        plans: Mapping[str, Plan],
+        phases: Mapping[str, Phase],
+        bounce_classes: tuple[str, ...],
+        *,
+        clock: Callable[[], float],
+        doubt: Callable[[], str],
+        snapshot: Callable[[], Snapshot | None],
+    ) -> None:
+        self._ledger, self._plans, self._phases, self._classes = ledger, plans, phases, bounce_classes
+        self._clock, self._doubt, self._snapshot = clock, doubt, snapshot
+        self._memory: dict[str, Memory] = {domain: {} for domain in plans}
+        self._seen: dict[str, tuple[object, ...]] = {}
+        self._looked_at: dict[str, float] = {}
+        self._proven: dict[str, Proven] = {}
+        self.trends: dict[str, DomainTrends] = {}
+        self.gates: dict[str, PhaseGate] = {}
+
+    async def run(self) -> None:
+        """Look at one domain after the other, for ever."""
+        failing = False
+        while True:
+            began = time.monotonic()
+            due = [d for d in self._plans if began - self._looked_at.get(d, float("-inf")) >= EVERY]
+            for domain in due if not self._doubt() and self._snapshot() else ():
+                began = time.monotonic()
+                try:
+                    await self.look(domain)
+                except StoreUnavailable as e:
+                    # What was known stays; it carries its age.
+                    if not failing:
+                        log.warning("trends.not_read", error=str(e))
+                    failing = True
+                    break
+                failing = False
+                self._looked_at[domain] = time.monotonic()
+                await asyncio.sleep(REST * (time.monotonic() - began))
+            await asyncio.sleep(PAUSE)
+
+    async def look(self, domain: str) -> None:
+        """Look at one domain, unless nothing has changed since. Raises ``StoreUnavailable``."""
+        now, snapshot = self._clock(), self._snapshot()
+        vitals = snapshot.domains.get(domain) if snapshot else None
+        seen = (now // HOUR, vitals.last_event_at, vitals.rates.get("30d")) if vitals else (now // HOUR,)
+        if self._seen.get(domain) == seen:
+            return
+        plan = self._plans[domain]
+        depth = max(DAYS, plan.phase.sustained_days + 32) * DAY
+        hours = []
+        for begin in range(0, 30 * DAY + HOUR, STEP):
+            since = now - 30 * DAY - HOUR + begin
+            hours += await self._ledger.rows(HOUR, since, min(since + STEP, now), domain=domain)
+        days = await self._ledger.rows(DAY, now - depth, now, domain=domain)
+        self.trends[domain], self._proven[domain] = await asyncio.to_thread(
+            domain_trends, hours, days, plan, now, self._memory[domain], bounce_classes=self._classes
+        )
+        self._seen[domain] = seen
+
+    def judge(self, findings: Iterable[Watched], incidents: Iterable[Incident]) -> None:
+        """Hold all that is known now against the gate of each configured domain. Takes some 50 microseconds each; may
+        be called in a thread."""
+        now, snapshot = self._clock(), self._snapshot()
+        checks: dict[str, list[Check]] = {}
+        listed: dict[str, list[Check]] = {}
+        for watched in findings:
+            finding = watched.finding
+            found = listed if finding.check == BLOCKLIST else checks
+            name = finding.subject if finding.check == BLOCKLIST else f"{finding.check} {finding.subject}".strip()
+            found.setdefault(watched.domain, []).append(Check(name, finding.verdict.value))
+        live: dict[str, list[str]] = {}
+        for incident in incidents:
+            if not incident.resolved_at:
+                summary = incident.annotations.get("summary") or incident.labels.get("alertname", "")
+                live.setdefault(incident.labels.get("domain", ""), []).append(summary)
+        self.gates = {
+            domain: self._gate(
+                domain,
+                snapshot.domains.get(domain) if snapshot else None,
+                now,
+                checks=checks.get(domain, ()),
+                blocklists=listed.get(domain, ()),
+                incidents=live.get(domain, ()),
+            )
+            for domain in self._plans
+        }
+
+    def _gate(self, domain: str, vitals: DomainVitals | None, now: float, **known: Sequence[Any]) -> PhaseGate:
+        plan, trends = self._plans[domain], self.trends.get(domain)
+        return gate(
+            domain,
+            plan.phase,
+            self._phases,
+            now,
+            self._proven.get(domain),
+            judgements=vitals.judgements if vitals else (),
+            forecasts=trends.forecasts if trends else (),
+            phase_since=plan.since,
+            **known,
+        )
