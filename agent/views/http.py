@@ -14,7 +14,7 @@ from aiohttp import web
 from agent.views.metrics import Metrics
 from agent.views.openapi import openapi
 from agent.views.state import State
-from agent.views.status import document, encode, phase, sender_rules
+from agent.views.status import document, encode, encode_phase, sender_rules
 
 COOKIE = "mailvitals_page"
 STREAM_CLIENTS = 32
@@ -239,9 +239,10 @@ class _Views:
     async def phase(self, request: web.Request) -> web.Response:
         """Whether the domains, or the one that is asked for, are ready for their next phase."""
         try:
-            return _json(phase(self._state(), request.query.get("domain")))
+            body = encode_phase(self._state(), request.query.get("domain"))
         except KeyError:
             raise web.HTTPNotFound from None
+        return web.Response(body=body, content_type="application/json")
 
     async def sender_rules(self, request: web.Request) -> web.Response:
         """What the large mailbox providers ask of a domain, worked out when somebody looks."""

@@ -123,7 +123,8 @@ def _diagnosis(bounce: dict[str, Any]) -> dict[str, Any]:
 
 
 def phase(state: State, domain: str | None = None) -> dict[str, Any]:
-    """The gates of all configured domains, or of one, with the numbers of the phases. Raises ``KeyError``."""
+    """The gates of all configured domains, or of one, with the numbers of the phases, as plain values. Raises
+    ``KeyError``."""
     if domain is not None and domain not in state.domain_phases:
         raise KeyError(domain)
     names = state.domain_phases if domain is None else [domain]
@@ -145,7 +146,15 @@ def sender_rules(state: State, domain: str) -> tuple[Assessment, ...]:
 
 def encode(state: State) -> bytes:
     """The status document as JSON (RFC 8259, UTF-8). Text that is not valid Unicode is shown with ``?``."""
-    plain = document(state)
+    return _encoded(document(state))
+
+
+def encode_phase(state: State, domain: str | None = None) -> bytes:
+    """``phase`` as JSON, like ``encode``."""
+    return _encoded(phase(state, domain))
+
+
+def _encoded(plain: dict[str, Any]) -> bytes:
     try:
         return msgspec.json.encode(plain)
     except UnicodeEncodeError:

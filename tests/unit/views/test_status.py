@@ -80,7 +80,7 @@ def test_the_shape_of_the_document() -> None:
     assert set(seen) == {
         "api", "overall", "version", "now", "started_at", "demo", "leader", "readiness", "evaluated_at", "domains",
         "phases", "domain_phases", "findings", "incidents", "sources", "recent_bounces", "alertmanagers",
-            "blocklists", "dns_changes",
+            "blocklists", "dns_changes", "trends", "gates",
     }  # fmt: skip
     assert seen["api"] == 1
     assert seen["overall"]["state"] == "failing"
