@@ -618,3 +618,20 @@ def test_a_wrong_policy_is_explained(tmp_path: Path, text: str, says: str) -> No
     (problem,) = e.value.problems
     assert says in problem
     assert problem.startswith(str(file))
+
+
+@pytest.mark.parametrize("written", ["2026-05-04", '"2026-05-04"'])
+def test_a_day_is_written_with_or_without_quotes(written: str) -> None:
+    text = f"""
+listen: {{}}
+store: {{url: "sqlite:////x/y.db"}}
+domains:
+  - {{name: example.com, phase_since: {written}, monthly_limit: 120000}}
+phases: {{growth: {{sustained_days: 21}}}}
+"""
+    made = loads(text, {})
+    assert str(made.domains[0].phase_since) == "2026-05-04"
+    assert made.phases.in_force()["growth"].sustained_days == 21
+    for wrong in ("phase_since: yesterday", "monthly_limit: 0"):
+        with pytest.raises(SettingsError, match="domains"):
+            loads(text.replace("monthly_limit: 120000", wrong), {})
