@@ -56,7 +56,7 @@ lock: $(VENV)/.uv ## Bring the lock files in line with pyproject.toml (remove th
 	$$compile pyproject.toml --group test -c requirements.lock -o requirements-test.lock; \
 	$$compile --group build -c requirements-test.lock -o requirements-build.lock
 
-rules: | $(VENV)/bin/python ## Write deploy/monitoring/ anew from deploy/rules/
+rules: | $(VENV)/bin/python ## Write deploy/monitoring/ and the chart's rules anew from deploy/rules/
 	@$(BIN)/python deploy/monitoring/render.py
 
 settings: $(VENV)/.installed ## Write docs/settings.md anew from agent/settings.py

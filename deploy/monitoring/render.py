@@ -1,7 +1,8 @@
 """Wrap every rule file of deploy/rules/ into the PrometheusRule that the Prometheus operator reads.
 
 The rule files are the source: Prometheus loads them as they are, and promtool checks them. Written next to this file,
-so that kustomize, which reads nothing above its own folder, finds them.
+so that kustomize, which reads nothing above its own folder, finds them; and, as they are, into the Helm chart, which
+reads nothing outside of itself either.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RULES = HERE.parent / "rules"
+CHART = HERE.parent / "helm/mailvitals/rules"
 
 _HEAD = """\
 # Made from deploy/rules/{name}.yaml by `make rules`; change it there.
@@ -35,3 +37,5 @@ def rendered() -> dict[Path, str]:
 if __name__ == "__main__":
     for path, text in rendered().items():
         path.write_text(text, encoding="utf-8")
+    for rules in RULES.glob("*.yaml"):
+        (CHART / rules.name).write_text(rules.read_text(encoding="utf-8"), encoding="utf-8")
