@@ -28,6 +28,7 @@ from agent.alerts.types import Incident
 from agent.bounce_rules import shipped
 from agent.classify import explain_again
 from agent.clock import ClockWatch
+from agent.dns.dependents import share
 from agent.dns.resolver import Resolver
 from agent.fetch import fetch
 from agent.intake.connections import affordable
@@ -162,7 +163,14 @@ class Daemon:
             self.ledger, _plans(settings, self._phases), self._phases, settings.vitals.bounce_classes,
             clock=clock, doubt=self._clock_watch.doubt, snapshot=lambda: self._snapshot,
         )  # fmt: skip
-        self._posture = Posture(settings, self._resolver, self.ledger, self.metrics, clock=clock, share=self._share)
+        self._posture = Posture(
+            settings,
+            self._resolver,
+            self.ledger,
+            self.metrics,
+            clock=clock,
+            share=lambda domain, of: share(self._snapshot, domain, of),
+        )
         tls = settings.listen.private_tls
         self._tls = ServerTls(tls.certificate, tls.key, tls.client_ca or "") if tls else None
         self.addresses: dict[str, str] = {}
@@ -469,13 +477,6 @@ class Daemon:
             )
             for source in self._settings.sources
         ]
-
-    def _share(self, domain: str) -> float | None:
-        """The part of the last day's mail that a domain sent."""
-        if not self._snapshot:
-            return None
-        sent = {name: vitals.attempted.get("24h", 0) for name, vitals in self._snapshot.domains.items()}
-        return sent.get(domain, 0) / total if (total := sum(sent.values())) else None
 
     async def _check_now(self, domain: str) -> None:
         if not self._posture.watching:

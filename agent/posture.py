@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from agent.alerts.catalogue import BLOCKLIST
 from agent.dns.blockwatch import Asked, BlocklistWatch, Suspect
 from agent.dns.changes import Change
 from agent.dns.checks.base import MailStream, Subject, Verdict, Watched
+from agent.dns.dependents import Sender
 from agent.dns.history import CHECK as CHANGE
 from agent.dns.history import History, Known
 from agent.dns.resolver import Resolver
@@ -34,8 +35,8 @@ _known, _change = msgspec.json.Decoder(Known), msgspec.json.Decoder(Change)
 
 
 class Posture:
-    """What is known of the DNS of the configured domains. ``share`` gives the part of the last day's mail that a domain
-    sent, 0..1, or ``None``; ``clock`` gives Unix seconds."""
+    """What is known of the DNS of the configured domains. ``share`` gives the part of the last day's mail that a
+    domain, or some of its senders, sent, 0..1, or ``None``; ``clock`` gives Unix seconds."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Posture:
         metrics: Metrics,
         *,
         clock: Callable[[], float],
-        share: Callable[[str], float | None],
+        share: Callable[[str, Sequence[Sender]], float | None],
     ) -> None:
         self._settings, self._resolver, self._ledger, self._metrics = settings, resolver, ledger, metrics
         self._clock, self._share = clock, share

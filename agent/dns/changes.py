@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from agent.dns.dependents import Sender
 from agent.dns.dkim_key import DkimKey, KeyRecordError
 from agent.dns.dkim_key import read as read_key
 from agent.dns.dmarc_record import DmarcRecord
@@ -27,7 +28,8 @@ class Direction(StrEnum):
 
 class Change(msgspec.Struct, frozen=True):
     """One change, confirmed. ``at`` is Unix seconds, when it was first seen; ``share`` is the part of the mail of the
-    24 hours before that its domain had sent, 0..1, ``None`` when no mail was counted."""
+    24 hours before that depends on the record, 0..1, ``None`` when none was counted: what ``of`` sends, or all of the
+    domain's where that is empty."""
 
     at: float
     domain: str
@@ -36,6 +38,7 @@ class Change(msgspec.Struct, frozen=True):
     words: tuple[str, ...]
     direction: Direction
     share: float | None = None
+    of: tuple[Sender, ...] = ()
 
 
 _Said = list[tuple[str, Direction]]

@@ -15,6 +15,7 @@ import structlog
 from agent.dns.answer import Outcome, Question
 from agent.dns.changes import Change, Direction, describe
 from agent.dns.checks.base import Finding, Subject, Verdict, Watched
+from agent.dns.dependents import Sender, senders
 from agent.dns.follow import follow
 from agent.dns.inventory import POLICY, Inventory, RecordSet, behind, harmless, plan
 from agent.dns.opinion import Authority
@@ -44,8 +45,8 @@ class History:
 
     ``interval``, ``confirm_after`` and ``hold`` are seconds: between two looks at a domain, until the second look, and
     how long a change shows as a finding. ``known`` and ``changes`` are those of an earlier run. ``share`` gives the
-    part of the last day's mail that a domain sent, 0..1, or ``None``. ``authority_port`` is that of the zones' own
-    servers.
+    part of the last day's mail that a domain, or some of its senders, sent, 0..1, or ``None``. ``authority_port`` is
+    that of the zones' own servers.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class History:
         confirm_after: float = 2.0,
         hold: float = 86400.0,
         clock: Callable[[], float] = time.time,
-        share: Callable[[str], float | None] = lambda domain: None,
+        share: Callable[[str, Sequence[Sender]], float | None] = lambda domain, of: None,
         known: Mapping[str, Known] | None = None,
         changes: Iterable[Change] = (),
         authority_port: int = 53,
@@ -104,7 +105,7 @@ class History:
                 change,
                 alarming=change.at <= quiet_until
                 and change.after.role != POLICY  # which protects mail to the domain, none that it sends
-                and (domain, _CHECKS.get(change.after.role, change.after.role)) not in complaints,
+                and (domain, _check(change)) not in complaints,
                 now=now,
             )
             for (domain, _), change in sorted(newest.items())
@@ -169,11 +170,13 @@ class History:
             # A name that was never looked at before, such as a new include's, is no change of its own.
             if (before := records.get(key)) is not None:
                 words, direction = describe(before, first[key])
-                found.append(Change(self._clock(), domain, before, first[key], words, direction, self._share(domain)))
+                of = senders(subject, before, first[key])
+                share = self._share(domain, of)
+                found.append(Change(self._clock(), domain, before, first[key], words, direction, share, of))
             records[key] = first[key]
         # What no record names any more is forgotten, or its return would be compared with a past long gone. What could
         # not be looked up this time still stands in what is known.
-        named = behind(domain, records) | behind(domain, {**records, **second})
+        named = behind(records) | behind({**records, **second})
         self._known[domain] = Known(
             {k: r for k, r in records.items() if r.role != "include" or k in named},
             begun(known.records, known.since, records, self._clock()),
@@ -208,13 +211,19 @@ def _different(known: Inventory, now: Inventory) -> list[str]:
     return [key for key, record in now.items() if known.get(key) != record]
 
 
-_CHECKS = {"include": "spf"}  # the check that looks at a role, where it has another name
+def _check(change: Change) -> str:
+    """The check that looks at the record."""
+    if change.after.role == "spf" and change.after.name != change.domain:
+        return "alignment"
+    return "spf" if change.after.role == "include" else change.after.role
 
 
 def _finding(change: Change, *, alarming: bool, now: float) -> Watched:
     detail = "; ".join(change.words)[:1500] + "."
     if change.share is not None:
-        detail += f" {change.domain} sent {change.share:.0%} of the mail of the 24 hours before."
+        through = ", ".join(dict.fromkeys(s.stream or s.provider for s in change.of))
+        who = f"{change.domain} through {through}" if through else change.domain
+        detail += f" {who} sent {change.share:.0%} of the mail of the 24 hours before."
     before = " | ".join(change.before.records)[:800] or "no record"
     advice = f"If nobody meant to, publish again what stood at {change.after.name}: {before}"
     verdict = Verdict.FAIL if alarming else Verdict.WARN

@@ -1,7 +1,7 @@
 """The records that a domain's mail depends on, as they are published now. Pure: a plan, as checks have them.
 
 Only what decides something is in it: of the TXT records at a domain its SPF record, and those of every include and
-redirect behind it, since vendors change theirs without telling anybody.
+redirect behind it, since vendors change theirs without telling anybody; and those of its return paths.
 """
 
 from __future__ import annotations
@@ -56,6 +56,9 @@ def plan(subject: Subject) -> Plan:
         (Question(f"_mta-sts.{domain}", "TXT"), "mta_sts", lambda text: text.startswith("v=STSv1")),
         (Question(f"_smtp._tls.{domain}", "TXT"), "tls_rpt", lambda text: text.startswith("v=TLSRPTv1")),
     ]
+    declared = (stream.return_path for stream in subject.mail_streams)
+    paths = [name for name in dict.fromkeys((*subject.return_path_domains, *declared)) if name not in ("", domain)]
+    wanted += [(Question(name, "TXT"), "spf", is_spf) for name in paths]
     wanted += [(Question(f"{s}._domainkey.{domain}", "TXT"), "dkim", _any) for s in subject.dkim_selectors]
     answers = yield tuple(question for question, _, _ in wanted)
     found: Inventory = {}
@@ -69,7 +72,8 @@ def plan(subject: Subject) -> Plan:
         if policy is not None:
             lines = [f"mode: {policy.mode}", f"max_age: {policy.max_age}", *(f"mx: {mx}" for mx in policy.mx)]
             found[f"{POLICY} {host}"] = RecordSet(host, "GET", POLICY, tuple(sorted(set(lines))[:_RECORDS]))
-    seen, waiting = {domain}, _targets(domain, found.get(f"spf {domain}"))
+    seen = {domain, *paths}
+    waiting = [target for name in (domain, *paths) for target in _targets(name, found.get(f"spf {name}"))]
     while waiting and len(seen) <= _INCLUDES:
         names = [name for name in dict.fromkeys(waiting) if name not in seen][: _INCLUDES + 1 - len(seen)]
         seen.update(names)
@@ -124,14 +128,14 @@ def _targets(current: str, records: RecordSet | None) -> list[str]:
     return names
 
 
-def behind(domain: str, known: Inventory) -> set[str]:
-    """The keys of the includes that a domain's SPF record leads to, by the records that are ``known``."""
+def behind(known: Inventory) -> set[str]:
+    """The keys of the includes that SPF records lead to, by the records that are ``known``."""
     found: set[str] = set()
-    waiting = _targets(domain, known.get(f"spf {domain}"))
+    waiting = [name for r in known.values() if r.role == "spf" for name in _targets(r.name, r)]
     while waiting:
         name = waiting.pop()
         key = f"include {name}"
-        if name != domain and key not in found:
+        if f"spf {name}" not in known and key not in found:
             found.add(key)
             waiting += _targets(name, known.get(key))
     return found

@@ -23,7 +23,8 @@ Fields are only ever added under ``api`` 1. Times are Unix seconds (0 = never), 
   ``rule`` (an id, ``""`` if nothing is known), ``says`` (the same in words), ``points_to`` (hints in words)
 - ``alertmanagers``: ``url``, ``last_success_at``, ``last_error``
 - ``blocklists``: ``name``, ``health``, ``listed`` by subject
-- ``dns_changes``, newest first: ``at``, ``domain``, ``before``, ``after``, ``words``, ``direction``, ``share``
+- ``dns_changes``, newest first: ``at``, ``domain``, ``before``, ``after``, ``words``, ``direction``, ``share``,
+  and ``of`` (``stream``, ``provider``), whose mail alone that is; empty where all of the domain's depends on it
 - ``trends`` by domain: ``at``; ``shifts`` (``scope``, ``part``, ``rate``, ``at``, ``earliest``, ``latest``, ``before``,
   ``after``, ``direction``, ``confidence``), oldest first; ``directions`` (``scope``, ``part``, ``rate``, ``direction``,
   ``confidence``, ``factor`` and its bounds, ``recent``, ``previous``); ``forecasts`` (``limit``, ``amount``,

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from agent.dns.answer import Answer, Outcome, Question
 from agent.dns.changes import Direction, describe
-from agent.dns.checks.base import Subject, Verdict
+from agent.dns.checks.base import MailStream, Subject, Verdict
+from agent.dns.dependents import Sender
 from agent.dns.history import History, Known
 from agent.dns.inventory import Inventory, Plan, RecordSet, plan
 from agent.dns.resolver import Resolver
@@ -199,7 +200,7 @@ async def test_a_change_that_the_zones_server_confirms_is_kept_with_its_share() 
     weaker = changed(dmarc=["v=DMARC1; p=none"])
     resolver = FakeResolver(ZONE, ZONE)
     clock = [1000.0]
-    one = history(resolver, clock, share=lambda domain: 0.25)
+    one = history(resolver, clock, share=lambda domain, of: 0.25)
     assert await one.look(SUBJECT) == ()
     resolver.zone = resolver.truth = weaker
     (change,) = await one.look(SUBJECT)
@@ -389,6 +390,25 @@ def test_what_was_stored_before_policies_were_watched_is_read() -> None:
     assert msgspec.json.decode(b'{"records":{}}', type=Known) == Known()
 
 
+async def test_the_share_is_that_of_the_service_whose_record_it_is_and_return_paths_are_watched() -> None:
+    subject = Subject(
+        DOMAIN, ("s1",), return_path_domains=("send.shop.example",),
+        mail_streams=(MailStream("bulk", "sendgrid", "bounce.shop.example"),),
+    )  # fmt: skip
+    paths = {"send.shop.example": {"TXT": ["v=spf1 -all"]},
+             "bounce.shop.example": {"TXT": ["v=spf1 include:sendgrid.net ~all"]},
+             "sendgrid.net": {"TXT": ["v=spf1 ip4:192.0.2.0/24 ~all"]}}  # fmt: skip
+    resolver = FakeResolver({**ZONE, **paths}, {**ZONE, **paths})
+    one = history(resolver, share=lambda domain, of: 0.4 if of else 1.0)
+    await one.look(subject)
+    assert "include sendgrid.net" in one.unsaved()[DOMAIN].records
+    paths["bounce.shop.example"] = {"TXT": ["v=spf1 -all"]}
+    resolver.zone = resolver.truth = {**ZONE, **paths}
+    (change,) = await one.look(subject)
+    assert (change.of, change.share) == ((Sender("bulk", "sendgrid"),), 0.4)
+    assert "include sendgrid.net" not in one.unsaved()[DOMAIN].records
+
+
 async def test_history_survives_a_restart() -> None:
     resolver = FakeResolver(ZONE, ZONE)
     one = history(resolver)
@@ -411,7 +431,12 @@ async def test_against_a_real_name_server(tmp_path: Path) -> None:
     with dns_server(tmp_path, {DOMAIN: zone("reject")}) as server:
         resolver = Resolver([server.address], timeout=1.0)
         one = History(
-            resolver, [SUBJECT], interval=0.5, confirm_after=0.05, authority_port=server.port, share=lambda domain: None
+            resolver,
+            [SUBJECT],
+            interval=0.5,
+            confirm_after=0.05,
+            authority_port=server.port,
+            share=lambda domain, of: None,
         )
         try:
             await one.look(SUBJECT)
