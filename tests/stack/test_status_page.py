@@ -60,6 +60,8 @@ async def test_what_a_reader_sees(tmp_path: Path) -> None:
             "connection refused", "It does not say whether a mail reached the inbox", "microsoft",
         ):  # fmt: skip
             assert expected.lower() in text.lower(), expected
+        arrows = await tab.run("[...document.querySelectorAll('.arrow')].map((a) => a.closest('tr').textContent)")
+        assert {row.startswith("Provider mailgun") for row in arrows} == {True}
         labels = await tab.run("[...document.querySelectorAll('.track')].map((t) => t.getAttribute('aria-label'))")
         assert "bounce 0.60 %, between 0.47 % and 0.73 %; limit 1.00 %" in labels
         assert tab.complaints == []

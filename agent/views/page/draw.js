@@ -1,5 +1,5 @@
 // Turns parts of the status document into elements. Text from the document enters the page as text nodes only.
-import { drawGate, forecastLines, trendLines } from "./phase.js";
+import { arrow, drawGate, forecastLines, trendLines } from "./phase.js";
 
 const VERDICTS = {
   met: ["good", "✓", "within target"],
@@ -176,15 +176,15 @@ function check(watched) {
       ...fact("TTL", finding.ttl ? `${count.format(finding.ttl)} s` : "")));
 }
 
-function partsTable(domain, parts, window) {
+function partsTable(domain, parts, window, trends) {
   const rows = [];
   for (const [scope, title] of Object.entries(SCOPES)) {
     const known = Object.entries(parts[scope] ?? {}).filter(([, windows]) => windows[window]?.deliverability);
     known.sort((a, b) => b[1][window].deliverability.denominator - a[1][window].deliverability.denominator);
     for (const [name, windows] of known) {
       const rates = windows[window];
-      rows.push([el("span", {}, el("small", { class: "muted" }, `${title} `), name || "none"), count.format(rates.deliverability.denominator),
-        ...Object.keys(PART_RATES).map((r) => cell(rates[r]))]);
+      rows.push([el("span", {}, el("small", { class: "muted" }, `${title} `), name || "none"), el("span", {}, count.format(rates.deliverability.denominator), arrow(trends, scope, name, "volume")),
+        ...Object.keys(PART_RATES).map((r) => el("span", {}, cell(rates[r]), arrow(trends, scope, name, r)))]);
     }
   }
   const columns = [["Part", ""], ["Mails", "num"], ...Object.values(PART_RATES).map((r) => [r, "num"])];
@@ -230,7 +230,7 @@ export function drawDomains({ domains, phases, named, findings, trends, gates, n
           el("details", { "data-key": `rules ${name}`, "data-rules": name }, el("summary", {}, "What Gmail, Yahoo, Outlook.com and iCloud ask"), el("div", {})))),
       drawGate(gates[name], phases, now),
       vitals ? el("section", { "aria-label": `Parts of ${name}` }, el("div", { class: "line" }, el("h3", {}, "Where it comes from, where it goes"), windowChoice(name)),
-        partsTable(name, vitals.parts, "24h"), partsTable(name, vitals.parts, "7d")) : null);
+        partsTable(name, vitals.parts, "24h", trends[name]), partsTable(name, vitals.parts, "7d", trends[name])) : null);
   });
 }
 

@@ -52,6 +52,14 @@ function heading(direction) {
   return el("p", { class: `heading ${tone}` }, el("span", { "aria-hidden": "true" }, `${icon} `), el("strong", {}, text), ` · ${said}`);
 }
 
+// The arrow of a part's rate, where it is proven to be heading anywhere.
+export function arrow(trends, scope, part, rate) {
+  const found = trends?.directions.find((d) => d.scope === scope && d.part === part && d.rate === rate);
+  if (!found || !HEADINGS[found.direction]) return null;
+  const [tone, icon, text] = HEADINGS[found.direction];
+  return el("span", { class: `arrow ${tone}`, title: `${text} against the week before` }, el("span", { "aria-hidden": "true" }, ` ${icon}`), el("span", { class: "hidden" }, ` ${text}`));
+}
+
 // Where one rate of the whole domain is heading and when it last shifted: nothing where nobody can tell.
 export function trendLines(trends, rate) {
   if (!trends) return [];
