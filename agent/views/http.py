@@ -28,6 +28,7 @@ _PAGE = {
     "index.html": "text/html",
     "app.js": "text/javascript",
     "draw.js": "text/javascript",
+    "changes.js": "text/javascript",
     "phase.js": "text/javascript",
     "style.css": "text/css",
     "icon.svg": "image/svg+xml",

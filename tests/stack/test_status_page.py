@@ -11,7 +11,11 @@ import msgspec
 from aiohttp.test_utils import TestServer
 
 from agent.alerts.types import Incident
+from agent.dns.changes import Change
+from agent.dns.changes import Direction as Turn
 from agent.dns.checks.base import Finding, Verdict
+from agent.dns.dependents import Sender
+from agent.dns.inventory import RecordSet
 from agent.events import BounceClass
 from agent.ledger.base import Cell, RecentBounce
 from agent.views.http import create_app
@@ -72,6 +76,7 @@ async def test_what_a_reader_sees(tmp_path: Path) -> None:
         )
         await tab.wait("document.querySelector('details[data-key=\"example.com mx \"]')")
         assert 'Publish "v=DMARC1; p=quarantine' in await tab.text()
+        assert "Name two at most in rua." in await tab.text()
 
 
 async def test_sender_rules_are_fetched_when_somebody_looks(tmp_path: Path) -> None:
@@ -122,7 +127,7 @@ async def test_it_follows_the_agent_and_says_when_it_cannot(tmp_path: Path) -> N
         box.state = states.state()
         await tab.wait("document.querySelector('#overall').textContent.includes('Something is wrong')", 5)
         await tab.run("document.querySelector('button[data-check=\"news.example.org\"]').click()")
-        await tab.wait("document.querySelectorAll('details:not([data-rules])').length === 4", 5)
+        await tab.wait("document.querySelectorAll('.checks details:not([data-rules])').length === 4", 5)
 
 
 async def test_mail_of_unconfigured_domains_is_shown_as_such(tmp_path: Path) -> None:
@@ -160,6 +165,8 @@ def hostile() -> State:
         sources=(SourceView(EVIL, EVIL, EVIL, 1, 1, {EVIL: 1}, 0, EVIL, 1),),
         recent_bounces=(RecentBounce(1, EVIL, Cell(EVIL, EVIL, EVIL, EVIL), BounceClass.HARD, 550, EVIL, EVIL),),
         alertmanagers=(AlertmanagerView(EVIL, 0, EVIL),),
+        dns_changes=(Change(1, EVIL, RecordSet(EVIL, "TXT", EVIL, (EVIL,)), RecordSet(EVIL, "TXT", EVIL, (EVIL,)),
+                            (EVIL,), Turn.WEAKER, 0.5, (Sender(EVIL, EVIL),)),),
     )  # fmt: skip
 
 
@@ -169,6 +176,29 @@ async def test_a_bounce_is_explained(tmp_path: Path) -> None:
         text = await tab.text()
         assert "the sending address or its network is on Microsoft's own list" in text
         assert "points to: a blocklist, the sender's reputation" in text
+
+
+async def test_dns_changes_are_told_in_words_with_the_mail_they_concern(tmp_path: Path) -> None:
+    box = Box(states.state())
+    async with page(tmp_path, box) as (tab, url):
+        await ready(tab, url)
+        text = await tab.run("document.querySelector('#changes').innerText")
+        for expected in (
+            "↘ weaker", "the policy for the domain is now none, before reject",
+            "64.0 % of the mail of the day before depends on it: all that example.com sends",
+            "what news.example.org sends through mandrill", "concerns what marketing sends; none of it was counted",
+            "→ changed", "↗ stronger", "9 d ago",
+        ):  # fmt: skip
+            assert expected in text, expected
+        first = "document.querySelector('#changes details')"
+        await tab.run(f"{first}.open = true")
+        assert "v=DMARC1; p=reject" in await tab.text()
+        box.change(dns_changes=states.dns_changes()[:2])
+        await tab.wait("document.querySelectorAll('#changes li').length === 2", 5)
+        assert await tab.run(f"{first}.open"), "what is open survives a redraw"
+        box.change(dns_changes=())
+        await tab.wait("document.querySelector('#changes').innerText.includes('None since')", 5)
+        assert tab.complaints == []
 
 
 async def test_text_never_becomes_markup(tmp_path: Path) -> None:

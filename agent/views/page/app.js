@@ -1,5 +1,6 @@
 // Fetches the status document, follows it, and redraws the sections that changed.
 import { drawAbout, drawAlertmanagers, drawBounces, drawDomains, drawIncidents, drawOverall, drawRules, drawSources, tick } from "./draw.js";
+import { drawChanges } from "./changes.js";
 
 const POLL = 10_000;
 const link = document.getElementById("link");
@@ -33,6 +34,7 @@ function show(doc) {
   section("overall", { overall: doc.overall, domains: Object.keys(doc.domains).length, leader: doc.leader, evaluated: doc.evaluated_at > 0 }, drawOverall);
   section("domains", { domains: doc.domains, phases: doc.phases, named: doc.domain_phases, findings: doc.findings, trends: doc.trends, gates: doc.gates, now: Math.floor(doc.now / 3600) * 3600 }, drawDomains);
   section("incidents", doc.incidents, drawIncidents);
+  section("changes", doc.dns_changes, drawChanges);
   section("sources", doc.sources, drawSources);
   section("bounces", doc.recent_bounces, drawBounces);
   section("alertmanagers", doc.alertmanagers, drawAlertmanagers);

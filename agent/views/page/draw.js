@@ -41,7 +41,7 @@ function pill(verdict) {
   return el("span", { class: `pill ${tone}` }, el("span", { "aria-hidden": "true" }, icon), ` ${text}`);
 }
 
-function age(at, never = "never") {
+export function age(at, never = "never") {
   return at ? el("time", { "data-at": at, title: new Date(at * 1000).toISOString() }, "") : el("span", {}, never);
 }
 
@@ -59,7 +59,7 @@ export function tick(now) {
   }
 }
 
-function heading(text, note) {
+export function heading(text, note) {
   return el("header", { class: "head" }, el("h2", {}, text), note ? el("p", { class: "muted" }, note) : null);
 }
 

@@ -7,7 +7,11 @@ from typing import Any
 import msgspec
 
 from agent.alerts.types import Incident
-from agent.dns.checks.base import Finding, Verdict, Watched
+from agent.dns.changes import Change
+from agent.dns.changes import Direction as Turn
+from agent.dns.checks.base import Finding, Problem, Verdict, Watched
+from agent.dns.dependents import Sender
+from agent.dns.inventory import RecordSet
 from agent.events import BounceClass
 from agent.ledger.base import Cell, RecentBounce
 from agent.views.state import AlertmanagerView, ListView, Readiness, SourceView, State
@@ -134,7 +138,10 @@ def findings() -> tuple[Watched, ...]:
         watched("example.com", Finding("dmarc", "", Verdict.WARN, "policy_none",
             "The policy is none: receivers are asked to do nothing about forged mail.",
             advice='Publish "v=DMARC1; p=quarantine; rua=mailto:reports@example.com" at _dmarc.example.com once '
-            "reports show that your own mail passes.", rfc="RFC 7489 6.3", records=("v=DMARC1; p=none",), ttl=3600)),
+            "reports show that your own mail passes.", rfc="RFC 7489 6.3", records=("v=DMARC1; p=none",), ttl=3600,
+            problems=(Problem(Verdict.WARN, "policy_none", "The policy is none.", 'Publish "v=DMARC1; p=quarantine'
+            '; rua=mailto:reports@example.com" at _dmarc.example.com.'),
+            Problem(Verdict.WARN, "rua_many", "More than two report addresses.", "Name two at most in rua.")))),
         watched("example.com", Finding("ptr", "192.0.2.10", Verdict.UNKNOWN, "timeout",
             "No resolver answered within 3 seconds."), NOW - 5 * HOUR),
         watched("news.example.org", Finding("spf", "", Verdict.OK, "valid", "One valid record.", records=(spf,))),
@@ -144,6 +151,30 @@ def findings() -> tuple[Watched, ...]:
             "mg._domainkey.news.example.org.", rfc="RFC 6376 3.6.2")),
         watched("news.example.org", Finding("dmarc", "", Verdict.OK, "policy_enforced", "The policy is reject.",
             records=("v=DMARC1; p=reject",))),
+    )  # fmt: skip
+
+
+def dns_changes() -> tuple[Change, ...]:
+    """The newest first: a policy turned down, a service's key gone, its include wider than before."""
+
+    def held(name: str, role: str, *records: str) -> RecordSet:
+        return RecordSet(name, "TXT", role, records)
+
+    return (
+        Change(NOW - 900, "example.com", held("_dmarc.example.com", "dmarc", "v=DMARC1; p=reject"),
+            held("_dmarc.example.com", "dmarc", "v=DMARC1; p=none"),
+            ("_dmarc.example.com: the policy for the domain is now none, before reject",), Turn.WEAKER, 0.64),
+        Change(NOW - 5 * HOUR, "news.example.org", held("mte1._domainkey.news.example.org", "dkim", "v=DKIM1; p=MIIB"),
+            held("mte1._domainkey.news.example.org", "dkim"),
+            ("The DKIM key of mte1._domainkey.news.example.org is gone",), Turn.WEAKER, 0.018,
+            (Sender(provider="mandrill"),)),
+        Change(NOW - 2 * DAY, "example.com", held("sendgrid.net", "include", "v=spf1 ip4:192.0.2.0/24 ~all"),
+            held("sendgrid.net", "include", "v=spf1 ip4:192.0.2.0/24 ip4:198.51.100.0/22 ~all"),
+            ("include:sendgrid.net now authorises 198.51.100.0/22",), Turn.OTHER, None,
+            (Sender("marketing", "sendgrid"),)),
+        Change(NOW - 9 * DAY, "example.com", held("_smtp._tls.example.com", "tls_rpt"),
+            held("_smtp._tls.example.com", "tls_rpt", "v=TLSRPTv1; rua=https://reports.example/v1"),
+            ("The TLS reporting record of _smtp._tls.example.com is published",), Turn.STRONGER, 0.61),
     )  # fmt: skip
 
 
@@ -269,6 +300,7 @@ def state(**changes: Any) -> State:
             AlertmanagerView("http://alertmanager-1:9093", NOW - 3 * HOUR, "connection refused"),
         ),
         domain_phases={"example.com": "growth", "news.example.org": "foundation"},
+        dns_changes=dns_changes(),
         trends=trends(),
         gates=gates(),
         blocklists=(
@@ -283,6 +315,7 @@ def first_minute() -> State:
     """A new agent before anything was evaluated or received."""
     return state(
         snapshot=None,
+        dns_changes=(),
         findings=(),
         incidents=(),
         sources=tuple(
