@@ -20,12 +20,14 @@ _COMPLAINT_WINDOWS = ("30d", "7d")
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """``topic`` is ``spf``, ``dkim``, ``dmarc``, ``alignment``, ``ptr``, ``complaint``, ``unsubscribe`` or ``tls``.
-    ``required`` rules lead to refusals, the others are advice; ``asks`` is the rule in a sentence."""
+    """``topic`` is ``spf``, ``dkim``, ``dmarc``, ``alignment``, ``ptr``, ``complaint``, ``unsubscribe``, ``tls``,
+    ``format``, ``replies`` or ``forwarding``. ``required`` rules lead to refusals, the others are advice; ``asks`` is
+    the rule in a sentence. ``bulk`` rules are for bulk senders: of others, SPF or DKIM is enough."""
 
     topic: str
     required: bool
     asks: str
+    bulk: bool = False
 
 
 class Provider(msgspec.Struct, frozen=True):
@@ -48,6 +50,7 @@ class Item(msgspec.Struct, frozen=True):
     asks: str
     verdict: Verdict
     proof: str
+    bulk: bool = False
 
 
 class Assessment(msgspec.Struct, frozen=True):
@@ -63,8 +66,10 @@ class Assessment(msgspec.Struct, frozen=True):
     items: tuple[Item, ...]
 
 
-def _rules(must: str, should: str, **asks: str) -> tuple[Rule, ...]:
-    return tuple(Rule(topic, topic in must.split(), asks[topic]) for topic in f"{must} {should}".split())
+def _rules(must: str, should: str, bulk: str, **asks: str) -> tuple[Rule, ...]:
+    return tuple(
+        Rule(topic, topic in must.split(), asks[topic], topic in bulk.split()) for topic in f"{must} {should}".split()
+    )
 
 
 _SPF = "SPF passes for the return path."
@@ -73,14 +78,19 @@ _DMARC = "A DMARC record applies; p=none is enough."
 _ALIGN = "SPF or DKIM is aligned with the From domain."
 _PTR = "Sending addresses have reverse names that lead back to them."
 _ONE_CLICK = "Marketing mail can be unsubscribed from with one click (RFC 8058) within two days."
+_FORMAT = "Messages are well formed (RFC 5321, RFC 5322)."
+_FORWARD = "Forwarded mail carries ARC headers (RFC 8617)."
+_BULK = "dkim dmarc alignment unsubscribe"
 _FBL = "Complaints stay below 0.3 % of delivered mail, best below 0.1 %."
 
 PROVIDERS: tuple[Provider, ...] = (
     Provider(
         "gmail", "Gmail", "https://support.google.com/a/answer/81126", 5000,
         _rules(
-            "spf dkim dmarc alignment ptr tls complaint unsubscribe", "", spf=_SPF, dkim=_DKIM, dmarc=_DMARC,
-            alignment=_ALIGN, ptr=_PTR, tls="Mail is delivered over TLS.", complaint=_FBL, unsubscribe=_ONE_CLICK,
+            "spf dkim dmarc alignment ptr tls complaint unsubscribe format", "forwarding", _BULK, spf=_SPF, dkim=_DKIM,
+            dmarc=_DMARC, alignment=_ALIGN, ptr=_PTR, tls="Mail is delivered over TLS.", complaint=_FBL,
+            unsubscribe=_ONE_CLICK, forwarding=_FORWARD,
+            format="Messages are well formed (RFC 5322), and none shows a Gmail address as its sender.",
         ),
         {
             "7.23": "ptr", "7.25": "ptr", "7.26": "alignment", "7.27": "spf", "7.29": "tls", "7.30": "dkim",
@@ -90,8 +100,8 @@ PROVIDERS: tuple[Provider, ...] = (
     Provider(
         "yahoo", "Yahoo and AOL", "https://senders.yahooinc.com/best-practices/", 0,
         _rules(
-            "spf dkim dmarc alignment ptr complaint unsubscribe", "", spf=_SPF, dkim=_DKIM, dmarc=_DMARC,
-            alignment=_ALIGN, ptr=_PTR, complaint=_FBL, unsubscribe=_ONE_CLICK,
+            "spf dkim dmarc alignment ptr complaint unsubscribe format", "", _BULK, spf=_SPF, dkim=_DKIM, dmarc=_DMARC,
+            alignment=_ALIGN, ptr=_PTR, complaint=_FBL, unsubscribe=_ONE_CLICK, format=_FORMAT,
         ),
         {},
     ),
@@ -99,7 +109,8 @@ PROVIDERS: tuple[Provider, ...] = (
         "microsoft", "Outlook.com", "https://techcommunity.microsoft.com/blog/microsoftdefenderforoffice365blog/4399730",
         5000,
         _rules(
-            "spf dkim dmarc alignment", "ptr unsubscribe", spf=_SPF, dkim="Mail is signed with DKIM.", dmarc=_DMARC,
+            "spf dkim dmarc alignment", "ptr unsubscribe replies", "spf dkim dmarc alignment", spf=_SPF,
+            dkim="Mail is signed with DKIM.", dmarc=_DMARC, replies="The addresses in From and Reply-To take replies.",
             alignment="SPF or DKIM, better both, is aligned with the From domain.", ptr=_PTR,
             unsubscribe="Marketing mail has a working way to unsubscribe.",
         ),
@@ -108,8 +119,9 @@ PROVIDERS: tuple[Provider, ...] = (
     Provider(
         "apple", "iCloud Mail", "https://support.apple.com/en-us/102322", 0,
         _rules(
-            "spf dkim dmarc ptr unsubscribe", "", spf=_SPF, dkim="Mail is signed with DKIM.",
+            "spf dkim dmarc ptr unsubscribe format", "forwarding", "", spf=_SPF, dkim="Mail is signed with DKIM.",
             dmarc="A DMARC policy is published.", ptr=_PTR, unsubscribe="The unsubscribe link works at once.",
+            format=_FORMAT, forwarding=_FORWARD,
         ),
         {},
     ),
@@ -149,7 +161,7 @@ def _assess(
                 f"{provider.name} refused {len(codes)} of the newest bounces for it ({', '.join(sorted(set(codes)))})."
             )
             verdict, proof = Verdict.FAIL, f"{said} {proof}"
-        items.append(Item(rule.topic, rule.required, rule.asks, verdict, proof))
+        items.append(Item(rule.topic, rule.required, rule.asks, verdict, proof, rule.bulk))
     verdicts = {item.verdict for item in items if item.required}
     worst = next(v for v in (Verdict.FAIL, Verdict.WARN, Verdict.UNKNOWN, Verdict.OK) if v in verdicts)
     day = _part(provider, vitals, "24h", "deliverability")
@@ -179,6 +191,10 @@ def _known(
             return _alignment(findings.get("alignment", []))
         case "complaint":
             return _complaints(provider, vitals)
+        case "replies":
+            return _all_of([f for f in findings.get("mx", []) if not f.subject], "the check of MX")
+        case "format" | "forwarding":
+            return Verdict.UNKNOWN, "A message shows it; the DNS cannot tell."
         case "tls":
             return Verdict.UNKNOWN, "The DNS cannot tell; what your service or mail server logs of its deliveries does."
         case _:

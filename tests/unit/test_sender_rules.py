@@ -16,7 +16,7 @@ def finding(check: str, verdict: str, reason: str = "ok", subject: str = "") -> 
 
 GOOD = (
     finding("spf", "ok"), finding("dkim", "ok", subject="s1"), finding("dmarc", "warn", "policy_none"),
-    finding("alignment", "ok", subject="bulk"), finding("ptr", "ok", subject="192.0.2.1"),
+    finding("alignment", "ok", subject="bulk"), finding("ptr", "ok", subject="192.0.2.1"), finding("mx", "ok"),
 )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def replaced(*changed: Finding) -> tuple[Finding, ...]:
 def test_a_sound_domain_keeps_every_rule_that_the_dns_can_prove() -> None:
     for assessment in assess(GOOD):
         for i in assessment.items:
-            proved = i.topic in ("spf", "dkim", "dmarc", "alignment", "ptr")
+            proved = i.topic in ("spf", "dkim", "dmarc", "alignment", "ptr", "replies")
             assert i.verdict == ("ok" if proved else "unknown"), (assessment.provider, i)
             assert i.asks
             assert i.proof
@@ -85,6 +85,29 @@ def test_what_findings_prove(changed: tuple[Finding, ...], topic: str, verdict: 
     found = of("gmail", assess(replaced(*changed)))
     assert item(found, topic).verdict == verdict
     assert found.verdict == ("fail" if verdict == "fail" else "warn" if verdict == "warn" else "unknown")
+
+
+def test_what_each_provider_asks_of_whom() -> None:
+    asked = {
+        p.id: {(r.topic + "!" * r.required + "*" * r.bulk) for r in p.rules} for p in PROVIDERS
+    }  # fmt: skip
+    both = {"spf!", "dkim!*", "dmarc!*", "alignment!*", "ptr!", "complaint!", "unsubscribe!*", "format!"}
+    assert asked == {
+        "gmail": {*both, "tls!", "forwarding"}, "yahoo": both,
+        "microsoft": {"spf!*", "dkim!*", "dmarc!*", "alignment!*", "ptr", "unsubscribe", "replies"},
+        "apple": {"spf!", "dkim!", "dmarc!", "ptr!", "unsubscribe!", "format!", "forwarding"},
+    }  # fmt: skip
+    assert all(
+        i.bulk == (i.topic in ("dkim", "dmarc", "alignment", "unsubscribe")) for i in of("yahoo", assess(())).items
+    )
+
+
+def test_addresses_that_take_no_replies_are_against_outlooks_advice_alone() -> None:
+    found = assess(replaced(finding("mx", "fail", "mx_none")))
+    assert item(of("microsoft", found), "replies").verdict == "fail"
+    assert of("microsoft", found).verdict == "ok", "advice decides nothing"
+    other = assess(replaced(finding("mx", "fail", "mx_none", "bounce.example.com"), finding("mx", "ok")))
+    assert item(of("microsoft", other), "replies").verdict == "ok"
 
 
 def test_without_anything_known_everything_is_unknown() -> None:

@@ -237,7 +237,7 @@ export function drawDomains({ domains, phases, named, findings, trends, gates, n
 export function drawRules(assessments) {
   return assessments.map(({ name, source, verdict, items }) => el("div", { class: "rules" },
     el("div", { class: "line" }, el("h4", {}, el("a", { href: source, rel: "noreferrer" }, name)), pill(verdict)),
-    el("ul", {}, ...items.map((item) => el("li", {}, pill(item.verdict), ` ${item.asks}${item.required ? "" : " (advice)"}`,
+    el("ul", {}, ...items.map((item) => el("li", {}, pill(item.verdict), ` ${item.asks}${item.required ? "" : " (advice)"}${item.bulk ? " (of bulk senders)" : ""}`,
       el("p", { class: "muted" }, item.proof))))));
 }
 
