@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Awaitable
 from enum import StrEnum
 from typing import Protocol
 
@@ -72,8 +74,8 @@ class Answer(msgspec.Struct, frozen=True):
 class Asks(Protocol):
     """Whoever answers questions: the resolver, or what stands in for it."""
 
-    async def ask(self, question: Question) -> Answer:
-        """The answer, whatever happens."""
+    def ask(self, question: Question) -> Awaitable[Answer]:
+        """The answer, whatever happens. A future that this returns is the caller's alone."""
 
     def fresh(self) -> None:
         """Answer nothing from now on that was learnt before."""
@@ -83,10 +85,9 @@ def _number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 5
 
 
+_NAME = re.compile(r"[ -\-/-~]{1,63}(?:\.[ -\-/-~]{1,63})*")
+
+
 def valid_name(name: str) -> bool:
     """Whether a question can be made of the name: labels of 1 to 63 octets, 253 in all, printable ASCII."""
-    return (
-        0 < len(name) <= 253
-        and all(0 < len(label) <= 63 for label in name.split("."))
-        and all(" " <= c <= "~" for c in name)
-    )
+    return len(name) <= 253 and _NAME.fullmatch(name) is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Generator
 from typing import TypeVar
 
@@ -34,21 +33,41 @@ async def follow(
         return pages.get(question, resolver, anew=anew) if isinstance(question, Fetch) else resolver.ask(question)
 
     resolver.fresh()
-    now = asyncio.get_running_loop().time
-    end = now() + limit
+    end = asyncio.get_running_loop().time() + limit
     try:
         questions = next(plan)
         while True:
-            answers = tuple(Answer(q, Outcome.TIMEOUT) for q in questions)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, end - now())):
-                    answers = tuple(await asyncio.gather(*map(ask, questions)))
-            questions = plan.send(answers)
+            asked = [asyncio.ensure_future(ask(question)) for question in questions]
+            await _all(asked, end)
+            questions = plan.send(
+                tuple(
+                    [
+                        future.result() if not future.cancelled() else Answer(question, Outcome.TIMEOUT)
+                        for question, future in zip(questions, asked, strict=True)
+                    ]
+                )
+            )
     except StopIteration as stop:
         result: T = stop.value
         return result
     finally:
         plan.close()
+
+
+async def _all(asked: list[asyncio.Future[Answer]], end: float) -> None:
+    """Wait for all of them until ``end`` on the loop's clock; what is not there then is cancelled."""
+    if all([future.done() for future in asked]):
+        await asyncio.sleep(0)  # a plan that never ends must not stop the loop
+        return
+    try:
+        left = max(0.0, end - asyncio.get_running_loop().time())
+        await asyncio.wait(asked, timeout=left)
+    finally:
+        late = [future for future in asked if not future.done()]
+        for future in late:
+            future.cancel()
+        if late:
+            await asyncio.wait(late)
 
 
 async def run_check(

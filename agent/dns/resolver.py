@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Sequence
@@ -30,7 +31,7 @@ _CHANNEL_AGE = 1.0  # seconds; the longest that anything can come out of c-ares'
 _CHANNELS = 32  # that may still have questions under way before new ones are made less often
 _HUNG = 8  # channels, each of them a thread, after which c-ares is given up until one of them comes back
 _BACKOFF = (0.2, 0.6)  # seconds before another attempt: c-ares itself repeats a SERVFAIL at once
-_HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./*")
+_HOST_NAME = re.compile(r"[A-Za-z0-9_./*-]+")  # what c-ares asks for
 
 _BY_HAND = frozenset({"CAA", "DNSKEY", "DS", "HTTPS", "RRSIG", "SPF", "SRV", "SVCB", "TLSA"})
 _FINAL = (Outcome.MALFORMED, Outcome.LAME)  # asking the same server again would not help
@@ -39,13 +40,25 @@ _DIRECT = 256  # and to all of them
 
 
 class _Channel:
-    """One c-ares channel, closed when it is retired and the last question on it is answered."""
+    """One c-ares channel, closed when it is retired and the last question on it is answered. It must not hang who asks:
+    c-ares gives up by itself well before ``limit`` seconds after the last question."""
 
-    def __init__(self, nameservers: Sequence[str], timeout: float) -> None:
+    def __init__(self, nameservers: Sequence[str], timeout: float, limit: float) -> None:
         self.dns = aiodns.DNSResolver(nameservers=list(nameservers) or None, timeout=timeout, tries=1)
         self.born = time.monotonic()
         self.in_flight = 0
+        self.waiting: set[asyncio.Future[pycares.DNSResult]] = set()
         self.used = False
+        self._end = asyncio.get_running_loop().call_later(_CHANNEL_AGE + limit, self._give_up)
+
+    def _give_up(self) -> None:
+        for waiting in self.waiting:
+            if not waiting.done():
+                waiting.set_exception(TimeoutError())
+
+    async def close(self) -> None:
+        self._end.cancel()
+        await self.dns.close()
 
 
 class Resolver:
@@ -71,6 +84,7 @@ class Resolver:
         self._servers = [_host_and_port(text) for text in nameservers]
         self._server = nameservers[0] if len(nameservers) == 1 else ""
         self._timeout = timeout
+        self._limit = timeout * max(1, len(self._servers)) * 2 + 1  # seconds, after which c-ares must have hung
         self._tries = max(1, tries)
         self._semaphore = asyncio.Semaphore(concurrency)
         self._direct_limit = asyncio.Semaphore(_DIRECT)
@@ -151,7 +165,7 @@ class Resolver:
         channels = {*self._retired, *([self._channel] if self._channel else [])} - self._hung
         self._channel = None
         self._retired.clear()
-        await asyncio.gather(*self._closing, *(channel.dns.close() for channel in channels))
+        await asyncio.gather(*self._closing, *(channel.close() for channel in channels))
 
     async def _timed(self, question: Question, asking: Coroutine[Any, Any, Answer]) -> Answer:
         begun = time.monotonic()
@@ -163,30 +177,31 @@ class Resolver:
     async def _once(self, question: Question) -> Answer:
         if self._closed:
             return Answer(question, Outcome.UNREACHABLE, server=self._server)
-        # A hung channel must not hang the caller: c-ares gives up by itself well before this.
-        limit = self._timeout * max(1, len(self._servers)) * 2 + 1
-        by_hand = question.dnssec or question.type in _BY_HAND or len(self._hung) >= _HUNG
+        by_hand = question.dnssec or question.type not in TYPES or len(self._hung) >= _HUNG
         try:
-            if not by_hand and _HOST_CHARACTERS.issuperset(question.name):
-                return await self._through_channel(question, limit)
-            async with asyncio.timeout(limit):
+            if not by_hand and _HOST_NAME.fullmatch(question.name):
+                return await self._through_channel(question)
+            async with asyncio.timeout(self._limit):
                 return await self._by_hand(question)
         except TimeoutError:
             return Answer(question, Outcome.TIMEOUT, server=self._server)
         except (OSError, dns.exception.DNSException, pycares.AresError):  # no server to be had, no socket for it
             return Answer(question, Outcome.UNREACHABLE, server=self._server)
 
-    async def _through_channel(self, question: Question, limit: float) -> Answer:
-        channel: _Channel | None = None
-        try:
-            async with asyncio.timeout(limit):
+    async def _through_channel(self, question: Question) -> Answer:
+        channel = self._channel
+        if channel is None or time.monotonic() - channel.born > _CHANNEL_AGE:
+            async with asyncio.timeout(self._limit):
                 channel = await self._current()
-                asked = channel.dns.query_dns(question.name, question.type)
-                channel.in_flight += 1
-                channel.used = True
-                asked.add_done_callback(functools.partial(self._ended, channel))
-                # Who waits no longer does not end it: a channel is at rest when c-ares says so.
-                result = await asyncio.shield(asked)
+        try:
+            asked = channel.dns.query_dns(question.name, question.type)
+            channel.in_flight += 1
+            channel.used = True
+            # Who waits no longer does not end it: a channel is at rest when c-ares says so.
+            waiting: asyncio.Future[pycares.DNSResult] = asyncio.get_running_loop().create_future()
+            channel.waiting.add(waiting)
+            asked.add_done_callback(functools.partial(self._ended, channel, waiting))
+            return read(question, await waiting, self._server)
         except TimeoutError:
             self._hangs(channel)
             return Answer(question, Outcome.TIMEOUT, server=self._server)
@@ -195,21 +210,30 @@ class Resolver:
             return Answer(question, outcome, server=self._server)
         except RuntimeError:  # the channel was closed meanwhile
             return Answer(question, Outcome.UNREACHABLE, server=self._server)
-        return read(question, result, self._server)
 
-    def _ended(self, channel: _Channel, asked: asyncio.Future[Any]) -> None:
-        if not asked.cancelled():
-            asked.exception()  # which nobody may be left to take
+    def _ended(
+        self,
+        channel: _Channel,
+        waiting: asyncio.Future[pycares.DNSResult],
+        asked: asyncio.Future[pycares.DNSResult],
+    ) -> None:
+        channel.waiting.discard(waiting)
         channel.in_flight -= 1
+        if asked.cancelled():
+            waiting.cancel()
+        elif (error := asked.exception()) is not None:
+            if not waiting.done():
+                waiting.set_exception(error)
+        elif not waiting.done():
+            waiting.set_result(asked.result())
         if not channel.in_flight:
             self._hung.discard(channel)
-        self._release(channel)
+            self._release(channel)
 
-    def _hangs(self, channel: _Channel | None) -> None:
+    def _hangs(self, channel: _Channel) -> None:
         """Go on without a channel that hangs. It is not closed before its questions end, since to close it c-ares
         would wait for it, and with it for ever all that are to be closed later."""
-        if channel is not None:
-            self._hung.add(channel)
+        self._hung.add(channel)
         self.fresh()
         if self._on_restart:
             self._on_restart()
@@ -220,13 +244,13 @@ class Resolver:
         if self._channel is None:
             addresses = [_joined(host, port) for host, port in await self._addresses()]
             # Another question may have made one while a server's name was looked up.
-            self._channel = self._channel or _Channel(addresses, self._timeout)
+            self._channel = self._channel or _Channel(addresses, self._timeout, self._limit)
         return self._channel
 
     def _release(self, channel: _Channel) -> None:
         if channel in self._retired and not channel.in_flight:
             self._retired.discard(channel)
-            task = asyncio.get_running_loop().create_task(channel.dns.close())
+            task = asyncio.get_running_loop().create_task(channel.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from functools import lru_cache
 
 import msgspec
 
@@ -27,34 +28,53 @@ class SharedAnswers:
         self._resolver = resolver
         self._rate, self._zone_rate = rate, rate / 10
         self._kept: OrderedDict[Question, tuple[float, Answer]] = OrderedDict()
-        self._asking: dict[Question, asyncio.Task[Answer]] = {}
+        self._asking: dict[Question, tuple[asyncio.Task[None], list[asyncio.Future[Answer]]]] = {}
         self._due = 0.0
         self._zone_due: dict[str, float] = {}
         self.hits = 0
 
-    async def ask(self, question: Question, *, domain: str) -> Answer:
+    def ask(self, question: Question, *, domain: str) -> asyncio.Future[Answer]:
         """The answer, for a check of ``domain``: its own names and servers asked directly are always asked anew, an
         answer for any other name serves every domain until its TTL has run out, which ``ttl`` counts down."""
-        now = asyncio.get_running_loop().time()
-        sharable = not question.server and question.name != domain and not question.name.endswith("." + domain)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        name = question.name
+        own = name.endswith(domain) and (len(name) == len(domain) or name[-len(domain) - 1] == ".")
+        sharable = not own and not question.server
         if sharable and (kept := self._kept.get(question)):
             until, answer = kept
-            if now < until:
+            if (now := loop.time()) < until:
                 self.hits += 1
                 self._kept.move_to_end(question)
-                return msgspec.structs.replace(answer, ttl=max(1, int(until - now)))
+                future.set_result(msgspec.structs.replace(answer, ttl=max(1, int(until - now))))
+                return future
             del self._kept[question]
-        task = self._asking.get(question)
-        if task is None:
-            task = self._asking[question] = asyncio.create_task(self._paced(question))
-            task.add_done_callback(lambda _: self._asking.pop(question, None))
-        else:
+        if under_way := self._asking.get(question):
             self.hits += 1
-        # One that waits no longer must not take the answer from the others.
-        answer = await asyncio.shield(task)
+            under_way[1].append(future)
+        else:
+            # One that waits no longer takes the answer from nobody: each has a future of its own.
+            task = asyncio.create_task(self._ask(question, domain if own else name, sharable))
+            self._asking[question] = (task, [future])
+        return future
+
+    async def _ask(self, question: Question, zone: str, sharable: bool) -> None:
+        try:
+            if (delay := self._delay(_registered(zone))) > 0:
+                await asyncio.sleep(delay)
+            answer = await self._resolver.ask(question)
+        except BaseException as error:
+            for future in self._asking.pop(question)[1]:
+                if not future.done():
+                    _ = future.cancel() if isinstance(error, asyncio.CancelledError) else future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
         if sharable:
             self._keep(question, answer)
-        return answer
+        for future in self._asking.pop(question)[1]:
+            if not future.done():
+                future.set_result(answer)
 
     def _keep(self, question: Question, answer: Answer) -> None:
         limit = _POSITIVE if answer.outcome is Outcome.ANSWER else _NEGATIVE
@@ -68,28 +88,46 @@ class SharedAnswers:
         if len(self._kept) > _ANSWERS:
             self._kept.popitem(last=False)
 
-    async def _paced(self, question: Question) -> Answer:
+    def _delay(self, zone: str) -> float:
+        """Seconds until the next question about a zone may go out."""
         now = asyncio.get_running_loop().time()
-        zone = registered_domain(question.name) or question.name
         self._due = max(self._due, now) + 1 / self._rate
         zone_due = max(self._zone_due.get(zone, 0.0), now) + 1 / self._zone_rate
         if len(self._zone_due) >= _ZONES:
             self._zone_due = {z: due for z, due in self._zone_due.items() if due > now}
         self._zone_due[zone] = zone_due
-        delay = max(self._due, zone_due) - now - _BURST
-        if delay > 0:
-            await asyncio.sleep(delay)
-        return await self._resolver.ask(question)
+        return max(self._due, zone_due) - now - _BURST
+
+
+@lru_cache(_ZONES)
+def _registered(name: str) -> str:
+    return registered_domain(name) or name
 
 
 class DomainAnswers:
-    """Stands in for the resolver while one domain is looked at."""
+    """Stands in for the resolver while one domain is looked at, by all checks that look at it together: what one of
+    them was told serves the others. ``born`` is when, on the loop's clock."""
 
-    def __init__(self, shared: SharedAnswers, domain: str) -> None:
+    def __init__(self, shared: SharedAnswers, domain: str, *, born: float = 0.0) -> None:
         self._shared, self._domain = shared, domain
+        self.born = born
+        self._known: dict[Question, Answer] = {}
 
     def fresh(self) -> None:
-        """The resolver's channels are given up within a second: nothing is older than that."""
+        """The resolver's channels are given up within a second, and so is this: nothing is older than that."""
 
-    async def ask(self, question: Question) -> Answer:
-        return await self._shared.ask(question, domain=self._domain)
+    def ask(self, question: Question) -> asyncio.Future[Answer]:
+        known = self._known.get(question)
+        if known is None:
+            future = self._shared.ask(question, domain=self._domain)
+            future.add_done_callback(self._remember)
+        else:
+            future = asyncio.get_running_loop().create_future()
+            future.set_result(known)
+        return future
+
+    def _remember(self, future: asyncio.Future[Answer]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            answer = future.result()
+            if answer.outcome.definitive:
+                self._known[answer.question] = answer

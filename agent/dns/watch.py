@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -32,6 +33,7 @@ _START_SPREAD = 0.05  # seconds between the first looks, so that a start is no b
 _PERSISTENT = 3600.0  # seconds after which, and
 _LOOKS = 3  # looks by which bad news that no second server can be asked about is believed of a healthy resolver
 _SELF_CHECK = 60.0  # seconds between two looks at the resolvers themselves
+_TOGETHER = 1.0  # seconds for which looks at one domain share their answers
 _CONFIRMING = 16  # second opinions asked for at once
 
 log = structlog.get_logger(__name__)
@@ -80,6 +82,7 @@ class Watch:
         self._on_change, self._on_opinion, self._on_health = on_change, on_opinion, on_health
         self._authority_port = authority_port
         self._shared = SharedAnswers(resolver, rate=rate)
+        self._views: WeakValueDictionary[str, DomainAnswers] = WeakValueDictionary()
         self._health: Mapping[str, Health] = {}
         self._audits = Audits(
             resolver, clock=clock, rng=self._rng, interval=interval, limit=limit, port=authority_port,
@@ -187,8 +190,7 @@ class Watch:
 
     async def _believed(self, domain: str, check: str) -> tuple[Finding, ...]:
         subject, plan = self._subjects[domain], self._checks[check]
-        answers = DomainAnswers(self._shared, domain)
-        findings = await run_check(answers, plan, subject, limit=self._limit)
+        findings = await run_check(self._view(domain), plan, subject, limit=self._limit)
         if any(self._is_bad_news(domain, f) for f in findings):
             await asyncio.sleep(self._confirm_after)
             findings = confirm(findings, await run_check(self._resolver, plan, subject, limit=self._limit, anew=True))
@@ -209,6 +211,14 @@ class Watch:
             if f.reason != "unconfirmed":
                 self._doubted.pop((domain, check, f.subject), None)
         return findings
+
+    def _view(self, domain: str) -> DomainAnswers:
+        """One for the looks at a domain that begin together."""
+        now = asyncio.get_running_loop().time()
+        view = self._views.get(domain)
+        if view is None or now - view.born > _TOGETHER:
+            view = self._views[domain] = DomainAnswers(self._shared, domain, born=now)
+        return view
 
     def _stands(self, domain: str, bad: Finding, weight: Weight, finding: Finding) -> Finding:
         """What is published of bad news. Where nobody else can be asked, a resolver that is right about everything

@@ -127,8 +127,8 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_that_gives_up_does_not_take_the_answer_from_others() -> None:
     async def main() -> None:
         shared = SharedAnswers(Slow())
-        first = asyncio.create_task(shared.ask(ESP, domain="a.com"))
-        second = asyncio.create_task(shared.ask(ESP, domain="b.com"))
+        first = asyncio.ensure_future(shared.ask(ESP, domain="a.com"))
+        second = asyncio.ensure_future(shared.ask(ESP, domain="b.com"))
         await asyncio.sleep(0.05)
         first.cancel()
         assert (await second).outcome is Outcome.ANSWER
