@@ -61,9 +61,10 @@ def address(number: int) -> str:
 def subject(number: int) -> Subject:
     """What settings would say of a domain: everything that a check could make use of."""
     domain, ip = name(number), address(number)
+    path = f"bounce.{domain}"
     return Subject(
-        domain, ("s1",), (ip,), helo={ip: f"mail{number % 250}.esp.test"}, return_path_domains=(f"bounce.{domain}",),
-        link_domains=(f"links.{domain}",), mail_streams=(MailStream("news", return_path=f"bounce.{domain}", ips=(ip,)),),
+        domain, ("s1",), (ip,), helo={ip: f"mail{number % 250}.esp.test"}, return_path_domains=(path,),
+        link_domains=(f"links.{domain}",), mail_streams=(MailStream("news", return_path=path, ips=(ip,)),),
     )  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def _write(folder: Path, count: int, port: int) -> None:
         f"server:\n  listen: 127.0.0.1@{port}\n  rundir: {folder}\n  udp-workers: 1\n  tcp-workers: 1\n"
         f"  background-workers: 2\ncontrol:\n  listen: {folder}/control\ndatabase:\n  storage: {folder}/db\n"
         "log:\n  - target: stderr\n    any: error\nmod-stats:\n  - id: all\n    request-protocol: on\n"
-        f"template:\n  - id: default\n    storage: {folder}/zones\n    file: \"%s.zone\"\n    zonefile-sync: -1\n"
+        f'template:\n  - id: default\n    storage: {folder}/zones\n    file: "%s.zone"\n    zonefile-sync: -1\n'
         "    journal-content: none\n    global-module: mod-stats/all\nzone:\n"
         + "".join(f"  - domain: {zone}\n" + "    file: root.zone\n" * (zone == ".") for zone in names)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
+from functools import lru_cache
 
 import msgspec
 
@@ -39,6 +40,10 @@ class _Truncated(ValueError):
 
 def read(text: str) -> DkimKey:
     """The key of one TXT record. Raises ``KeyRecordError``."""
+    return _read_kept(text) if len(text) <= _KEPT_LENGTH else _read(text)
+
+
+def _read(text: str) -> DkimKey:
     if "\\;" in text or text[:1] == '"':
         raise KeyRecordError(
             "key_undecodable", "the record holds quotes or backslashes that belong to the zone file only"
@@ -66,6 +71,11 @@ def read(text: str) -> DkimKey:
     if kind not in ("rsa", "ed25519"):
         raise KeyRecordError("key_undecodable", f"k={kind[:40]} is no key type that verifiers know")
     return DkimKey(kind, _bits(kind, re.sub(r"\s+", "", values["p"]), len(text)), "y" in flags, late, "s" in flags)
+
+
+# Several checks read the same key.
+_KEPT_LENGTH = 1500
+_read_kept = lru_cache(1024)(_read)
 
 
 def _list(value: str) -> list[str]:

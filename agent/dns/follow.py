@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Generator
-from typing import TypeVar
+from collections.abc import Generator
+from typing import Generic, TypeVar
 
 from agent.dns.answer import Answer, Asks, Outcome, Question
 from agent.dns.checks.base import Check, Finding, Subject
 from agent.dns.page import Fetch
 from agent.dns.pages import Pages
+from agent.dns.shared import DomainAnswers
 
 T = TypeVar("T")
 
 CHECK_LIMIT = 45.0  # seconds
+_STEPS = 50  # that a plan takes on answers that are there already, before others have their turn
 _PAGES = Pages()
 
 
@@ -28,46 +30,94 @@ async def follow(
     """Lead a plan to its end on answers no older than this call. After ``limit`` seconds every further question is
     answered with a time-out, so that the plan still ends by its own rules. What it asks of the Web goes to
     ``pages``; ``anew`` has them fetched although they are kept."""
-
-    def ask(question: Question) -> Awaitable[Answer]:
-        return pages.get(question, resolver, anew=anew) if isinstance(question, Fetch) else resolver.ask(question)
-
     resolver.fresh()
-    end = asyncio.get_running_loop().time() + limit
+    followed = _Followed(resolver, plan, limit, pages, anew)
     try:
-        questions = next(plan)
-        while True:
-            asked = [asyncio.ensure_future(ask(question)) for question in questions]
-            await _all(asked, end)
-            questions = plan.send(
-                tuple(
-                    [
-                        future.result() if not future.cancelled() else Answer(question, Outcome.TIMEOUT)
-                        for question, future in zip(questions, asked, strict=True)
-                    ]
-                )
-            )
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
+        return await followed.result
     finally:
-        plan.close()
+        followed.close()
 
 
-async def _all(asked: list[asyncio.Future[Answer]], end: float) -> None:
-    """Wait for all of them until ``end`` on the loop's clock; what is not there then is cancelled."""
-    if all([future.done() for future in asked]):
-        await asyncio.sleep(0)  # a plan that never ends must not stop the loop
-        return
-    try:
-        left = max(0.0, end - asyncio.get_running_loop().time())
-        await asyncio.wait(asked, timeout=left)
-    finally:
-        late = [future for future in asked if not future.done()]
-        for future in late:
-            future.cancel()
-        if late:
-            await asyncio.wait(late)
+class _Followed(Generic[T]):
+    """A plan on its way. It goes on as its answers come, without a task of its own and a timer for each step: a look at
+    a domain has some fifty steps, and there are thousands of domains."""
+
+    def __init__(
+        self,
+        resolver: Asks,
+        plan: Generator[tuple[Question, ...], tuple[Answer, ...], T],
+        limit: float,
+        pages: Pages,
+        anew: bool,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.result: asyncio.Future[T] = self._loop.create_future()
+        self._resolver, self._plan = resolver, plan
+        self._pages, self._anew = pages, anew
+        self._known = resolver.known if isinstance(resolver, DomainAnswers) else {}
+        self._asked: list[tuple[Question, Answer | asyncio.Future[Answer]]] = []
+        self._started = self._late = False
+        self._missing = 0
+        self._end = self._loop.call_later(limit, self._too_late)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        try:
+            for _ in range(_STEPS):
+                if self.result.done():
+                    return
+                if self._ask(self._step()):
+                    return
+            self._loop.call_soon(self._go_on)
+        except StopIteration as stop:
+            self.result.set_result(stop.value)
+        except Exception as error:
+            self.result.set_exception(error)
+
+    def _step(self) -> tuple[Question, ...]:
+        if not self._started:
+            self._started = True
+            return next(self._plan)
+        answers = [
+            got if isinstance(got, Answer) else Answer(question, Outcome.TIMEOUT) if got.cancelled() else got.result()
+            for question, got in self._asked
+        ]
+        return self._plan.send(tuple(answers))
+
+    def _ask(self, questions: tuple[Question, ...]) -> int:
+        """How many answers have to be waited for."""
+        self._asked = [(question, self._known.get(question) or self._begun(question)) for question in questions]
+        for _, got in self._asked:
+            if not isinstance(got, Answer) and not got.done():
+                self._missing += 1
+                got.add_done_callback(self._came)
+        return self._missing
+
+    def _begun(self, question: Question) -> Answer | asyncio.Future[Answer]:
+        if self._late:
+            return Answer(question, Outcome.TIMEOUT)
+        if isinstance(question, Fetch):
+            return asyncio.ensure_future(self._pages.get(question, self._resolver, anew=self._anew))
+        return asyncio.ensure_future(self._resolver.ask(question))
+
+    def _came(self, _: asyncio.Future[Answer]) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self._go_on()
+
+    def _too_late(self) -> None:
+        self._late = True
+        self._give_up()
+
+    def _give_up(self) -> None:
+        for _, got in self._asked:
+            if not isinstance(got, Answer) and not got.done():
+                got.cancel()
+
+    def close(self) -> None:
+        self._end.cancel()
+        self._give_up()
+        self._plan.close()
 
 
 async def run_check(

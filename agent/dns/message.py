@@ -11,6 +11,8 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 
 import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
 import msgspec
 
 from agent.dns.answer import Question
@@ -55,7 +57,9 @@ class Message(msgspec.Struct, frozen=True):
         read."""
         least, reader = _TEXTS.get(record.type, (0, None))
         if reader is None:
-            return str(dns.rdata.from_wire(_IN, record.type, self.data, record.start, record.end - record.start))
+            kind = dns.rdatatype.RdataType.make(record.type)
+            data = dns.rdata.from_wire(dns.rdataclass.IN, kind, self.data, record.start, record.end - record.start)
+            return str(data)
         try:
             return reader(self.data, record.start, record.end) if record.end - record.start >= least else _long()
         except (struct.error, IndexError) as e:
@@ -181,7 +185,9 @@ def _tlsa(data: bytes, start: int, end: int) -> str:
 
 
 def _ds(data: bytes, start: int, end: int) -> str:
-    return f"{int.from_bytes(data[start : start + 2])} {data[start + 2]} {data[start + 3]} {data[start + 4 : end].hex()}"
+    return (
+        f"{int.from_bytes(data[start : start + 2])} {data[start + 2]} {data[start + 3]} {data[start + 4 : end].hex()}"
+    )
 
 
 def _dnskey(data: bytes, start: int, end: int) -> str:

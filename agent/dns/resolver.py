@@ -12,7 +12,7 @@ import functools
 import random
 import re
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from ipaddress import ip_address
 from typing import Any
@@ -61,6 +61,38 @@ class _Channel:
         await self.dns.close()
 
 
+class _Places:
+    """A semaphore whose cost does not grow with those who wait: a place that is given back goes to the next."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def __aenter__(self) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self._give_back()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
 class Resolver:
     """Asks recursive name servers.
 
@@ -86,8 +118,8 @@ class Resolver:
         self._timeout = timeout
         self._limit = timeout * max(1, len(self._servers)) * 2 + 1  # seconds, after which c-ares must have hung
         self._tries = max(1, tries)
-        self._semaphore = asyncio.Semaphore(concurrency)
-        self._direct_limit = asyncio.Semaphore(_DIRECT)
+        self._turns = _Places(concurrency)
+        self._direct_limit = _Places(_DIRECT)
         self._places: dict[str, asyncio.Semaphore] = {}
         self._waiting: Counter[str] = Counter()
         self._avoided: frozenset[str] = frozenset()
@@ -113,14 +145,14 @@ class Resolver:
             if question.server:
                 answer = await self._timed(question, self._direct(question))
             else:
-                async with self._semaphore:
+                async with self._turns:
                     answer = await self._timed(question, self._once(question))
             if answer.outcome.definitive or answer.outcome in _FINAL or self._closed:
                 return answer
             if not question.server and self._channel is not None and self._channel.born <= begun:
                 self.fresh()
         if answer.outcome is Outcome.SERVFAIL and not question.server:
-            async with self._semaphore:
+            async with self._turns:
                 return await self._validated(question, answer)
         return answer
 
@@ -148,7 +180,7 @@ class Resolver:
         host, port = _host_and_port(server)
         if not valid_name(question.name):
             return Answer(question, Outcome.MALFORMED, server=server)
-        async with self._semaphore:
+        async with self._turns:
             if self._closed:
                 return Answer(question, Outcome.UNREACHABLE, server=server)
             return await self._timed(question, exchange(question, host, port, seconds=self._timeout))

@@ -65,8 +65,12 @@ class SharedAnswers:
             answer = await self._resolver.ask(question)
         except BaseException as error:
             for future in self._asking.pop(question)[1]:
-                if not future.done():
-                    _ = future.cancel() if isinstance(error, asyncio.CancelledError) else future.set_exception(error)
+                if future.done():
+                    continue
+                if isinstance(error, Exception):
+                    future.set_exception(error)
+                else:
+                    future.cancel()
             if not isinstance(error, Exception):
                 raise
             return
@@ -106,28 +110,23 @@ def _registered(name: str) -> str:
 
 class DomainAnswers:
     """Stands in for the resolver while one domain is looked at, by all checks that look at it together: what one of
-    them was told serves the others. ``born`` is when, on the loop's clock."""
+    them was told serves the others. ``born`` is when this began, on the loop's clock, ``known`` what it has learnt."""
 
     def __init__(self, shared: SharedAnswers, domain: str, *, born: float = 0.0) -> None:
         self._shared, self._domain = shared, domain
         self.born = born
-        self._known: dict[Question, Answer] = {}
+        self.known: dict[Question, Answer] = {}
 
     def fresh(self) -> None:
         """The resolver's channels are given up within a second, and so is this: nothing is older than that."""
 
     def ask(self, question: Question) -> asyncio.Future[Answer]:
-        known = self._known.get(question)
-        if known is None:
-            future = self._shared.ask(question, domain=self._domain)
-            future.add_done_callback(self._remember)
-        else:
-            future = asyncio.get_running_loop().create_future()
-            future.set_result(known)
+        future = self._shared.ask(question, domain=self._domain)
+        future.add_done_callback(self._remember)
         return future
 
     def _remember(self, future: asyncio.Future[Answer]) -> None:
         if not future.cancelled() and future.exception() is None:
             answer = future.result()
             if answer.outcome.definitive:
-                self._known[answer.question] = answer
+                self.known[answer.question] = answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 # Private, shared, loopback, link-local, unspecified and multicast space (IANA special-purpose registries).
@@ -15,6 +16,13 @@ _UNREACHABLE = tuple(
 )  # fmt: skip
 
 
+@lru_cache(16_384)
+def network_of(text: str) -> IPv4Network | IPv6Network:
+    """The network, or the address alone. Raises ``ValueError``."""
+    return ip_network(text)
+
+
+@lru_cache(8192)
 def is_address(text: str) -> bool:
     try:
         return bool(ip_address(text))
@@ -22,11 +30,13 @@ def is_address(text: str) -> bool:
         return False
 
 
+@lru_cache(8192)
 def reachable(network: IPv4Network | IPv6Network) -> bool:
     """Whether no part of the network is unreachable from the Internet."""
     return not any(network.version == other.version and network.overlaps(other) for other in _UNREACHABLE)
 
 
+@lru_cache(8192)
 def everywhere(text: str) -> bool:
     """Whether the text is an address that everyone can reach, and that a question may therefore be sent to:
     documentation networks are not."""

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from agent.dns.answer import Answer, Outcome, Question, valid_name
+from agent.dns.space import network_of
 from agent.dns.spf_record import (
     ESCAPES,
     LOOKUP_LIMIT,
@@ -164,7 +165,7 @@ class _Evaluation:
         if term.name == "all":
             return True
         if term.name in ("ip4", "ip6"):
-            network = ip_network(term.network)
+            network = network_of(term.network)
             return network.version == self.ip.version and self.ip in network
         target = yield from self._target(term, domain)
         # A name that no question can be made of does not exist (sections 4.3 and 4.8 leave it open).

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, NetmaskValueError, ip_network
 
 import msgspec
@@ -101,6 +102,10 @@ def spf_records(texts: Iterable[str]) -> list[str]:
 
 def parse(text: str) -> Record:
     """Read a record. Raises ``SpfSyntaxError``; ``ValueError`` of no other kind."""
+    return _parse_kept(text) if len(text) <= _KEPT_LENGTH else _parse(text)
+
+
+def _parse(text: str) -> Record:
     if not text.isascii():
         raise SpfSyntaxError(text, "holds characters that are not ASCII (section 3.1)")
     mechanisms: list[Term] = []
@@ -118,6 +123,11 @@ def parse(text: str) -> Record:
         else:
             raise SpfSyntaxError(term, "is neither a mechanism nor a modifier (section 4.6.1)")
     return Record(text, tuple(mechanisms), tuple(modifiers))
+
+
+# What a sending service publishes stands below thousands of domains.
+_KEPT_LENGTH = 1500
+_parse_kept = lru_cache(4096)(_parse)
 
 
 def _modifier(text: str, name: str, value: str) -> Term:

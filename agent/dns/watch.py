@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 import structlog
@@ -91,7 +90,8 @@ class Watch:
         self._confirming = asyncio.Semaphore(_CONFIRMING)
         self._doubted: dict[tuple[str, str, str], tuple[str, float, int]] = {}  # reason, since, looks
         self._failures: dict[tuple[str, str], int] = {}
-        self._turns: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
+        self._turns: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._due: dict[str, float] = {}
         self._schedule = Schedule(self._look)
         self._watched: dict[tuple[str, str, str], Watched] = {
             (w.domain, w.finding.check, w.finding.subject): w
@@ -157,36 +157,41 @@ class Watch:
         if self._on_health:
             self._on_health(self._health)
 
-    @asynccontextmanager
-    async def _turn(self, key: tuple[str, str]) -> AsyncIterator[None]:
-        """One at a time for each key; nothing is kept of keys that nobody looks at."""
-        lock, waiting = self._turns.get(key, (asyncio.Lock(), 0))
-        self._turns[key] = lock, waiting + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, waiting = self._turns.pop(key)
-            if waiting > 1:
-                self._turns[key] = lock, waiting - 1
-
     async def _look(self, key: tuple[str, str]) -> float:
-        """One look, published. Returns the seconds until the next."""
+        """One look, published, one at a time for each key. Returns the seconds until the next."""
+        while (other := self._turns.get(key)) is not None:
+            await asyncio.wait((other,))
+        ended = self._turns[key] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._look_now(key)
+        finally:
+            del self._turns[key]
+            ended.set_result(None)
+
+    async def _look_now(self, key: tuple[str, str]) -> float:
         domain, check = key
-        async with self._turn(key):
-            try:
-                # The plan ends by itself at the limit; the second one is for a check that does not.
-                async with asyncio.timeout(4 * self._limit + self._confirm_after + 5):
-                    findings = await self._believed(domain, check)
-            except Exception as error:
-                log.error("dns_check_crashed", domain=domain, check=check, error=type(error).__name__)
-                findings = self._crashed(domain, check)
-            self._publish(domain, check, findings)
-            self._looked.add(key)
-            if len(self._looked) == len(self._subjects) * len(self._checks):
-                self._looked.clear()
-                self._last_round_at = self._clock()
-            return self._next(key, findings)
+        try:
+            # The plan ends by itself at the limit; the second one is for a check that does not.
+            async with asyncio.timeout(4 * self._limit + self._confirm_after + 5):
+                findings = await self._believed(domain, check)
+        except Exception as error:
+            log.error("dns_check_crashed", domain=domain, check=check, error=type(error).__name__)
+            findings = self._crashed(domain, check)
+        self._publish(domain, check, findings)
+        self._looked.add(key)
+        if len(self._looked) == len(self._subjects) * len(self._checks):
+            self._looked.clear()
+            self._last_round_at = self._clock()
+        return self._aligned(domain, self._next(key, findings))
+
+    def _aligned(self, domain: str, delay: float) -> float:
+        """Looks at one domain that would fall close together begin at once: what one asks, the others need not."""
+        now = asyncio.get_running_loop().time()
+        due = self._due.get(domain, 0.0)
+        if max(0.9 * delay, self._min_interval) <= due - now <= delay:
+            return due - now
+        self._due[domain] = now + delay
+        return delay
 
     async def _believed(self, domain: str, check: str) -> tuple[Finding, ...]:
         subject, plan = self._subjects[domain], self._checks[check]
@@ -216,7 +221,7 @@ class Watch:
         """One for the looks at a domain that begin together."""
         now = asyncio.get_running_loop().time()
         view = self._views.get(domain)
-        if view is None or now - view.born > _TOGETHER:
+        if view is None or now - view.born > min(_TOGETHER, self._min_interval / 2):
             view = self._views[domain] = DomainAnswers(self._shared, domain, born=now)
         return view
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from enum import Enum
-from ipaddress import ip_network
 
 import msgspec
 
@@ -13,7 +12,7 @@ from agent.dns.checks.base import Finding, MailStream, Plan, Problem, Subject, V
 from agent.dns.dkim_key import DkimKey, KeyRecordError, read
 from agent.dns.dmarc_discovery import Discovery, discovered, discovery_questions, organizational_domain
 from agent.dns.senders import SPF_INCLUDES
-from agent.dns.space import reachable
+from agent.dns.space import network_of, reachable
 from agent.dns.spf_eval import SpfCheck, SpfResult, evaluate
 from agent.dns.spf_record import SpfSyntaxError, parse, spf_records
 from agent.suffix import registered_domain
@@ -184,7 +183,7 @@ def _sample(include: str) -> Generator[tuple[Question, ...], tuple[Answer, ...],
                 terms = parse(text).mechanisms
             except SpfSyntaxError:
                 continue
-            networks = [ip_network(t.network) for t in terms if t.network and t.qualifier == "+"]
+            networks = [network_of(t.network) for t in terms if t.network and t.qualifier == "+"]
             if public := [network for network in networks if reachable(network)]:
                 return str(public[0].network_address + (public[0].num_addresses > 1))
             names += [target for t in terms if t.name == "include" and (target := t.target(names[n]))]

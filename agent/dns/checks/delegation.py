@@ -26,12 +26,18 @@ def _plan(subject: Subject) -> Plan:
     findings: list[Finding] = []
     for name in dict.fromkeys(subject.link_domains):
         findings += [(yield from _name(name, ("A", "AAAA")))]
-    for name in dict.fromkeys(subject.return_path_domains):
-        if name not in subject.link_domains:
+    paths = [name for name in dict.fromkeys(subject.return_path_domains) if name not in subject.link_domains]
+    own = (yield tuple(Question(name, "MX") for name in paths)) if paths else ()
+    for name, mx in zip(paths, own, strict=True):
+        if mx.outcome is Outcome.ANSWER and not mx.cnames:
+            findings += [_led(name, [], [mx], [])]
+        else:
             findings += [(yield from _name(name, ("MX", "TXT")))]
     # Whether a selector has a key is what the DKIM check says; this one says who else could put one there.
     keys = [f"{s}._domainkey.{subject.domain}" for s in dict.fromkeys(subject.dkim_selectors)][:_SELECTORS]
-    for key in keys:
+    # One that leads to a record can be taken over by nobody.
+    answers = (yield tuple(Question(key, "TXT") for key in keys)) if keys else ()
+    for key in (key for key, a in zip(keys, answers, strict=True) if a.outcome is not Outcome.ANSWER):
         finding = yield from _name(key, ("TXT",))
         if finding.reason == "takeover":
             findings.append(finding)
@@ -57,7 +63,11 @@ def _name(name: str, types: tuple[str, ...]) -> _Finding:
     if Outcome.ANSWER not in (a.outcome for a in answers):
         undecided = [a for a in (*behind,) if not a.outcome.definitive]
         problems = [lost(undecided[0])] if undecided else [(yield from _nowhere(name, at, chain, answers))]
-    where = f" to {vendor(at) or at}" if chain else ""
+    return _led(name, chain, behind, problems)
+
+
+def _led(name: str, chain: list[str], behind: list[Answer], problems: list[Problem]) -> Finding:
+    where = f" to {vendor(chain[-1]) or chain[-1]}" if chain else ""
     return conclude(
         "delegation", name, problems, ok=f"{name} leads{where}." if chain else f"{name} has records of its "
         "own.", rfc=_RFC,

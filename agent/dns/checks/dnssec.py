@@ -39,7 +39,10 @@ def plan(subject: Subject) -> Plan:
         zone, apex = name, answer
         if answer.outcome is Outcome.ANSWER or not answer.outcome.definitive:
             break
-    ds, dnskey = yield (Question(zone, "DS", dnssec=True), Question(zone, "DNSKEY", dnssec=True))
+    (ds,) = yield (Question(zone, "DS", dnssec=True),)
+    # What the zone above does not call signed needs no keys.
+    unsigned = ds.outcome.definitive and not ds.records
+    (dnskey,) = (ds,) if unsigned else (yield (Question(zone, "DNSKEY", dnssec=True),))
     behind = (apex, ds, dnskey)
     if Outcome.BOGUS in (a.outcome for a in behind):
         problems = [_bogus(zone, [a for a in behind if a.outcome is Outcome.BOGUS])]

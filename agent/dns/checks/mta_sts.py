@@ -34,10 +34,10 @@ def plan(subject: Subject) -> Plan:
     domain = subject.domain
     name, host = f"_mta-sts.{domain}", f"mta-sts.{domain}"
     url = f"https://{host}/.well-known/mta-sts.txt"
-    txt, mx, a, aaaa = yield (
-        Question(name, "TXT"), Question(domain, "MX"), Question(host, "A"), Question(host, "AAAA"),
-    )  # fmt: skip
+    txt, mx, a = yield (Question(name, "TXT"), Question(domain, "MX"), Question(host, "A"))
     found = [text for text in txt.records if text.startswith("v=STSv1;")]
+    # A name that does not exist, or has an address already, is not asked for the other kind.
+    (aaaa,) = (a,) if a.outcome in (Outcome.ANSWER, Outcome.NXDOMAIN) else (yield (Question(host, "AAAA"),))
     served = Outcome.ANSWER in (a.outcome, aaaa.outcome)
     fetched: Page | None = None
     if txt.outcome.definitive and served:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from ipaddress import ip_network
 
 from agent.dns.answer import Answer, Outcome, Question, valid_name
 from agent.dns.checks.base import Finding, Plan, Problem, Subject, Verdict, asked_once, conclude, lost
 from agent.dns.esp import sender
-from agent.dns.space import is_address, reachable
+from agent.dns.space import is_address, network_of, reachable
 
 _EXCHANGES = 20  # looked at; the rest of an absurdly long answer is not
 
@@ -29,7 +28,7 @@ def _plan(subject: Subject) -> Plan:
 
 
 def _domain(domain: str, about: str, *, parked: bool = False) -> _Finding:
-    mx, a, aaaa = yield (Question(domain, "MX"), Question(domain, "A"), Question(domain, "AAAA"))
+    (mx,) = yield (Question(domain, "MX"),)
     exchanges = list(dict.fromkeys(exchange for _, exchange in mx.mx()))[:_EXCHANGES]
     behind = [mx]
     if not mx.outcome.definitive:
@@ -37,7 +36,7 @@ def _domain(domain: str, about: str, *, parked: bool = False) -> _Finding:
     elif parked and exchanges in ([], [""]) and mx.outcome is not Outcome.NXDOMAIN:
         problems = [] if exchanges else [_parked(domain)]
     elif not exchanges:
-        problems = [_none(domain, mx, a, aaaa)]
+        problems = [(yield from _none(domain, mx))]
     elif "" in exchanges:
         problems = [_null(domain, alone=len(exchanges) == 1)]
     else:
@@ -83,10 +82,12 @@ def _services(domain: str, exchanges: list[str]) -> list[Problem]:
     return problems
 
 
-def _none(domain: str, mx: Answer, a: Answer, aaaa: Answer) -> Problem:
+def _none(domain: str, mx: Answer) -> Generator[tuple[Question, ...], tuple[Answer, ...], Problem]:
+    """Without MX records mail goes to the name's own address."""
     publish = f'Publish: {domain} MX "10 <your mail host>"'
     if mx.outcome is Outcome.NXDOMAIN:
         return Problem(Verdict.FAIL, "missing_name", f"{domain} does not exist in the DNS.", publish, "RFC 5321 5.1")
+    a, aaaa = yield (Question(domain, "A"), Question(domain, "AAAA"))
     if Outcome.ANSWER in (a.outcome, aaaa.outcome):
         detail = f"{domain} has no MX record; mail for it goes to its own address, which many senders refuse."
         return Problem(Verdict.WARN, "mx_none", detail, publish, "RFC 5321 section 5.1")
@@ -143,7 +144,7 @@ def _addresses(domain: str, pairs: dict[str, tuple[Answer, Answer]]) -> list[Pro
                 Problem(Verdict.WARN, "mx_cname", f"The MX {host} is a CNAME, which is forbidden.",
                         f"Give {host} address records of its own.", "RFC 2181 section 10.3")
             )  # fmt: skip
-        hidden = [text for text in found if is_address(text) and not reachable(ip_network(text))]
+        hidden = [text for text in found if is_address(text) and not reachable(network_of(text))]
         if hidden:
             problems.append(
                 Problem(Verdict.FAIL, "mx_private", f"The MX {host} has the address {hidden[0][:60]}, which the "

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 from agent.dns.checks.base import Problem, Verdict
-from agent.dns.space import is_address, reachable
+from agent.dns.space import is_address, network_of, reachable
 from agent.dns.spf_record import Record, SpfSyntaxError, Term, parse
 
 _TEXT_LIMIT = 450  # octets that fit a DNS message without extensions (section 3.4)
@@ -25,7 +25,7 @@ def ip_term(ip: str) -> str:
 def wide(term: Term) -> bool:
     """Whether a term covers more than a /16 of IPv4 or a /32 of IPv6 around what it names."""
     if term.network:
-        network = ip_network(term.network)
+        network = network_of(term.network)
         return network.prefixlen < (16 if network.version == 4 else 32)
     return term.prefix4 < 16 or term.prefix6 < 32
 
@@ -100,7 +100,7 @@ def own_problems(domain: str, record: Record) -> Iterator[Problem]:
         if wide(term):
             yield warn("network_too_wide", f"{term.text!r} allows more hosts than one sender has.",
                        "Name only the addresses that send.", "RFC 7208 section 5.6")  # fmt: skip
-        elif term.network and not reachable(ip_network(term.network)):
+        elif term.network and not reachable(network_of(term.network)):
             yield warn("network_not_public", f"{term.text!r} is no public address space.", f"Remove {term.text}.",
                        "RFC 7208 section 5.6")  # fmt: skip
     if unknown := [m.text for m in record.modifiers if m.name not in _KNOWN_MODIFIERS]:
