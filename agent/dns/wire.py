@@ -11,7 +11,23 @@ import time
 import dns.exception
 
 from agent.dns.answer import Answer, Outcome, Question
-from agent.dns.message import AA, AD, CD, CNAME, NS, NUMBERS, RD, RRSIG, SOA, TC, Message, minimum, query, response, signature
+from agent.dns.message import (
+    AA,
+    AD,
+    CD,
+    CNAME,
+    NS,
+    NUMBERS,
+    RD,
+    RRSIG,
+    SOA,
+    TC,
+    Message,
+    minimum,
+    query,
+    response,
+    signature,
+)
 
 PAYLOAD = 1232  # octets of UDP: what passes without fragments (DNS flag day 2020)
 

@@ -8,12 +8,13 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.dns.answer import Question
-from agent.dns.message import AA, AD, CD, NUMBERS, RD, minimum, query, response
+from agent.dns.message import AA, AD, CD, NUMBERS, RD, minimum, query, response, signature
 
 RECORDS = {
     "A": "192.0.2.1", "AAAA": "2001:DB8::1", "NS": "NS.a.test.", "CNAME": "Other.a.test.", "PTR": "Host.a.test.",
@@ -49,6 +50,16 @@ def test_every_type_reads_as_documented_with_names_compressed(kind: str) -> None
     assert got.flags & AA
     assert got.text(record) == TEXTS.get(kind, RECORDS[kind])
     assert minimum(got, got.authority[0]) == 50
+
+
+def test_a_signature_tells_what_it_covers_and_for_how_long() -> None:
+    made = answer("TXT")
+    text = "TXT 13 2 300 20380119031408 20260101000000 12345 test. AQIDBA=="
+    made.answer.append(dns.rrset.from_text("a.test.", 300, "IN", "RRSIG", text))
+    got = response(SENT, made.to_wire())
+    assert got is not None
+    assert signature(got, got.answer[1]) == (16, 1767225600.0, 2147483648.0)
+    assert signature(got, msgspec.structs.replace(got.answer[1], end=got.answer[1].start + 17)) == (0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("flags", [0, RD, RD | AD | CD])
