@@ -317,16 +317,3 @@ def test_name_servers_are_given_in_these_forms(text: str) -> None:
 def test_other_forms_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="name server"):
         Resolver([text])
-
-
-async def test_a_channel_that_hangs_is_given_up(server: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.dns.resolver._CHANNEL_AGE", 0.01)
-    restarts: list[int] = []
-    r = Resolver([server.address], timeout=0.01, tries=1, on_restart=lambda: restarts.append(1))
-    channel = await r._current()
-    with monkeypatch.context() as hung:
-        hung.setattr(channel.dns, "query_dns", lambda name, type_: asyncio.get_running_loop().create_future())
-        hung.setattr("agent.dns.resolver._CHANNEL_AGE", 60.0)
-        answer = await r.ask(Question("example.test", "TXT"))
-    assert (answer.outcome, restarts, r._channel) == (Outcome.TIMEOUT, [1], None)
-    await r.aclose()
