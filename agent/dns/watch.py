@@ -195,7 +195,8 @@ class Watch:
 
     async def _believed(self, domain: str, check: str) -> tuple[Finding, ...]:
         subject, plan = self._subjects[domain], self._checks[check]
-        findings = await run_check(self._view(domain), plan, subject, limit=self._limit)
+        answers = self._view(domain)
+        findings = await run_check(answers, plan, subject, limit=self._limit)
         if any(self._is_bad_news(domain, f) for f in findings):
             await asyncio.sleep(self._confirm_after)
             findings = confirm(findings, await run_check(self._resolver, plan, subject, limit=self._limit, anew=True))
