@@ -31,7 +31,7 @@ from agent.clock import ClockWatch
 from agent.dns.dependents import share
 from agent.dns.resolver import Resolver
 from agent.fetch import fetch
-from agent.intake.connections import affordable
+from agent.intake.connections import KEEPALIVE_TIMEOUT, affordable
 from agent.intake.gate import Gate
 from agent.intake.http import Intake
 from agent.intake.mailboxes import Mailboxes, by_name
@@ -199,7 +199,7 @@ class Daemon:
                 healthy=self._healthy, check_now=self._check_now if self._settings.domains else None,
                 client_certificates=bool(self._tls and self._tls.asks_clients),
             ),
-            handle_signals=False, access_log=None, shutdown_timeout=2.0,
+            handle_signals=False, access_log=None, shutdown_timeout=2.0, keepalive_timeout=KEEPALIVE_TIMEOUT,
         )  # fmt: skip
         try:
             await _listen(private, listen.private, "private", self.addresses, self._tls.context if self._tls else None)

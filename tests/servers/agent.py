@@ -83,12 +83,12 @@ class Agent:
         self.process.kill()
         self.process.wait()
 
-    def stop(self) -> int:
-        """End it as Kubernetes does; the exit code."""
+    def stop(self, at_once: bool = False) -> int:
+        """End it as Kubernetes does, or ``at_once`` as one does at a terminal; the exit code."""
         if self.process is None:
             return 0
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(signal.SIGINT if at_once else signal.SIGTERM)
         try:
             return self.process.wait(30)
         except subprocess.TimeoutExpired:

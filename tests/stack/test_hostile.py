@@ -220,6 +220,37 @@ async def test_a_body_that_never_arrives_ends_its_connection(tmp_path: Path, mon
     await ledger.close()
 
 
+async def test_bodies_that_do_not_end_leave_room_for_small_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "IN_FLIGHT", 300_000)
+    ledger = SqliteLedger(tmp_path / "ledger.db", KEY)
+    async with intake_alone(ledger) as (port, intake, _):
+        headers = {"X-Secret": "s" * 20}
+
+        def flood() -> list[socket.socket]:
+            """Bodies that grow a little at a time, all together, to just below what may be in flight."""
+            held = [connect(port) for _ in range(5)]
+            for connection in held:
+                connection.sendall(request("POST", "/webhooks/pmh", headers, b"{", length=58_100))
+            for _ in range(58):
+                for connection in held:
+                    with contextlib.suppress(OSError):
+                        connection.sendall(b" " * 1000)
+            return held
+
+        held = await asyncio.to_thread(flood)
+        await asyncio.sleep(0.2)
+        small = request("POST", "/webhooks/pmh", headers, b"[" + b" " * 20_000 + b"]")
+        assert taken(await asyncio.to_thread(exchange, port, small))
+        for connection in held:
+            connection.close()
+        async with asyncio.timeout(5):
+            while intake._in_flight:
+                await asyncio.sleep(0.01)
+    await ledger.close()
+
+
 async def test_what_is_in_flight_is_bounded_and_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "IN_FLIGHT", 300_000)
     ledger = SqliteLedger(tmp_path / "ledger.db", KEY)
