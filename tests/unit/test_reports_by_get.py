@@ -37,6 +37,12 @@ class Recorder:
     def quarantined(self, source: str, reason: str) -> None:
         pass
 
+    def connections(self, n: int) -> None:
+        pass
+
+    def connection_refused(self, reason: str) -> None:
+        raise AssertionError(reason)
+
     async def quarantine(self, *arguments: object) -> int:
         return 0
 
