@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test unit lint audit bench fuzz lock rules settings clean packages
+.PHONY: help run test unit lint audit bench simulate fuzz lock rules settings clean packages
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +22,7 @@ UNIT = $(shell grep -rL --include='test_*.py' tests\.servers tests | grep -v ^te
 
 help: ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do \
-		printf '  make %-8s %s\n' "$$name" "$$text"; done
+		printf '  make %-9s %s\n' "$$name" "$$text"; done
 
 run: $(VENV)/.installed ## Install into .venv and run the demo: status page on http://127.0.0.1:8081/
 	@exec $(BIN)/mailvitals run --demo
@@ -45,6 +45,9 @@ audit: $(VENV)/.tested ## Hold the lock files against known advisories; without 
 bench: $(VENV)/.tested ## Measure throughput on this machine
 	@$(BIN)/python -m bench
 	@exec $(BIN)/python -m bench.dns
+
+simulate: $(VENV)/.tested ## How often verdicts err and how soon they speak, on simulated senders
+	@exec $(BIN)/python -m bench.verdicts
 
 fuzz: $(VENV)/.tested ## Break signed bodies for ten minutes each as JSON and as forms
 	@exec $(BIN)/python -m tests.fuzz

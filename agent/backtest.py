@@ -20,7 +20,8 @@ from agent.alerts.types import Condition, Incident
 from agent.vitals import bounds
 from agent.vitals.phases import Phase
 from agent.vitals.rates import Counts
-from agent.vitals.verdicts import HOUR, LEAST_FAILURES, Hour, Target, decide, targets
+from agent.vitals.sequence import LEAST_FAILURES
+from agent.vitals.verdicts import HOUR, Hour, Target, decide, targets
 
 DAY = 86400
 LONGEST_WINDOW = 30 * DAY

@@ -10,6 +10,7 @@ import msgspec
 from agent.alerts.types import Condition, Holds
 from agent.dns.checks.base import Finding, Verdict, Watched
 from agent.vitals.rhythm import Silence
+from agent.vitals.sequence import MOUNTING
 from agent.vitals.types import DomainVitals, Judgement, Rate, Snapshot, TargetVerdict
 
 
@@ -26,7 +27,7 @@ ALERTS: dict[str, Alert] = {
     for alert in (
         Alert(
             "MailTargetBreached",
-            "A domain's bounce, deliverability or complaint rate is beyond its phase's target, with 99.9 % confidence.",
+            "A domain's bounce, deliverability or complaint rate is beyond its phase's target, as its hours prove.",
             "mailtargetbreached",
         ),
         Alert(
@@ -109,10 +110,11 @@ def target_holds(judgement: Judgement) -> Holds:
     """Whether a target's breach holds.
 
     Between ``met`` and ``breached`` the evidence decides nothing, and a rate near its limit would open and close
-    incidents by chance. So ``undecided`` counts as over only if the worst undecided window's own rate is within the
-    target. ``insufficient_data`` and ``stale`` are unknown, with one exception: when mail still flows and the longest
-    window has not one failure, all that the breach was made of is gone. Without it a small sender, who never gathers
-    enough mail for ``met``, would keep the incident for ever.
+    incidents by chance. So ``undecided`` counts as over only if no evidence of a breach is mounting, and the last
+    breach is proven to have ended or the worst undecided window's own rate is within the target.
+    ``insufficient_data`` and ``stale`` are unknown, with one exception: when mail still flows and the longest window
+    has not one failure, all that the breach was made of is gone. Without it a small sender, who never gathers enough
+    mail for ``met``, would keep the incident for ever.
     """
     if judgement.verdict in _DECIDED:
         return _DECIDED[judgement.verdict]
@@ -121,6 +123,10 @@ def target_holds(judgement: Judgement) -> Holds:
         return Holds.UNKNOWN
     higher_is_better = judgement.target == "deliverability"
     if judgement.verdict is TargetVerdict.UNDECIDED:
+        if judgement.evidence >= MOUNTING:
+            return Holds.UNKNOWN
+        if judgement.ended:
+            return Holds.NO
         within = rate.value >= judgement.limit if higher_is_better else rate.value <= judgement.limit
         return Holds.NO if within else Holds.UNKNOWN
     return Holds.NO if rate.value == (1.0 if higher_is_better else 0.0) else Holds.UNKNOWN

@@ -33,7 +33,11 @@ class Rate(msgspec.Struct, frozen=True):
 class Judgement(msgspec.Struct, frozen=True):
     """The verdict of one target of one domain. ``target`` is ``bounce``, ``deliverability``, ``complaint`` or
     ``capacity``; ``limit`` the number it is held against (a ratio; messages a month for capacity); ``window`` the
-    window that decided, ``rate`` its rate; ``reason`` one sentence with the numbers."""
+    window that decided, ``rate`` its rate; ``reason`` one sentence with the numbers.
+
+    ``since`` is when the present breach is likely to have begun and ``ended`` when the last one was over, as long as
+    that is within the target's longest window (Unix seconds). ``evidence`` is that of a breach, ``ALARM`` of it being
+    an alarm (``sequence``), ``dispersion`` by how much failures come in lumps (1: one by one)."""
 
     target: str
     verdict: TargetVerdict
@@ -41,6 +45,10 @@ class Judgement(msgspec.Struct, frozen=True):
     window: str
     rate: Rate | None
     reason: str
+    since: float | None = None
+    ended: float | None = None
+    evidence: float = 0.0
+    dispersion: float = 1.0
 
 
 class DomainVitals(msgspec.Struct, frozen=True):

@@ -1,37 +1,39 @@
-"""Verdicts that rest on bounds, not on points.
+"""Verdicts that rest on evidence, not on points, and that hold whenever they are looked at (``sequence``).
 
-``decide`` judges one target. It sees hourly counts rather than one ratio, so that a method which looks at the course
-of events can take its place without another change.
+``decide`` judges one target by the course of its hours. ``judge`` does the same for a caller who keeps the course from
+one look to the next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 
-from agent.vitals import bounds
+from agent.vitals.capacity import Span, judge_capacity
 from agent.vitals.phases import PHASES, Phase
 from agent.vitals.rates import COUNTED_CLASSES, Counts, proportion, total
+from agent.vitals.sequence import ALARM, LEAST_FAILURES, MOUNTING, PROOF, Course, course, pooled, proof
 from agent.vitals.types import WINDOWS, Judgement, TargetVerdict
 
-HOUR = 3600
+HOUR, DAY = 3600, 86400
 STALE_AFTER = 86400.0
-# A lower bound alone would convict on two bad addresses among the first ten.
-LEAST_FAILURES = 3
 
 Measure = Literal["bounce", "deliverability", "complaint", "capacity"]
 Hour = tuple[int, Counts]
 """(Unix time at which the hour began, what happened in it)"""
 
-# Of two windows the one further to the left speaks. Thin evidence in one window does not silence the other.
-_WORST_FIRST = (
-    TargetVerdict.BREACHED,
-    TargetVerdict.UNDECIDED,
-    TargetVerdict.MET,
-    TargetVerdict.INSUFFICIENT_DATA,
-)
+
+class Standing(msgspec.Struct, frozen=True):
+    """What the course of a series says of one target at one moment. ``since`` and ``ended`` are Unix seconds, 0 =
+    none: when the present breach is likely to have begun, and when the last one ended."""
+
+    evidence: float = 0.0
+    since: int = 0
+    ended: int = 0
+    dispersion: float = 1.0
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +44,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     For ``capacity`` they play no part: ``capacity`` is (least, most) attempted messages in 30 days, ``ladder`` the
     names and capacities of all phases, smallest first, for saying where between two phases a volume lies.
 
+    The last of ``windows`` is how long a breach stands that no further evidence confirms.
+
     ``last_event_at`` is Unix seconds, 0 = never; an older one than ``stale_after`` seconds makes every verdict stale.
     """
 
@@ -51,10 +55,26 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     breach: float = 0.0
     bounce_classes: tuple[str, ...] = COUNTED_CLASSES
     phase: str = ""
-    capacity: tuple[int | None, int | None] = (None, None)
-    ladder: tuple[tuple[str, tuple[int | None, int | None]], ...] = ()
+    capacity: Span = (None, None)
+    ladder: tuple[tuple[str, Span], ...] = ()
     last_event_at: float = 0.0
     stale_after: float = STALE_AFTER
+
+    @property
+    def memory(self) -> float:
+        """For how many seconds evidence counts."""
+        return float(WINDOWS[self.windows[-1]])
+
+    def of(self, counts: Counts) -> tuple[int, int]:
+        """(failures, trials): everything is judged as a share of failures, deliverability by its complement."""
+        if self.name == "complaint":
+            return counts.complained, counts.delivered
+        failures = counts.bounced if self.name == "deliverability" else counts.of_classes(self.bounce_classes)
+        return failures, counts.attempted
+
+    def share(self, limit: float) -> float:
+        """A limit of the rate as one of the share of failures."""
+        return 1 - limit if self.name == "deliverability" else limit
 
 
 def targets(
@@ -89,128 +109,141 @@ def targets(
 def decide(hourly_counts: Sequence[Hour], target: Target, now: float) -> Judgement:
     """Judge one target from the hours of up to 30 days, in any order; hours without events may be missing.
 
-    An hour belongs to a window if any part of it does. The reported window is the one that decided: the first of
-    ``target.windows`` with the worst verdict; of several undecided ones the one nearest to a breach; of windows that
-    are all too thin the last, which holds most.
+    An hour belongs to a window if any part of it does. About 2 milliseconds for 720 hours. Raises ``ValueError`` for a
+    target without windows.
+    """
+    if not target.windows:
+        raise ValueError(f"target {target.name} has no window")
+    oldest = now - WINDOWS["30d"] - HOUR
+    hours = [(start, counts) for start, counts in hourly_counts if oldest < start <= now]
+    totals = {
+        window: total(counts for start, counts in hours if start > now - WINDOWS[window] - HOUR)
+        for window in target.windows
+    }
+    if target.name == "capacity":
+        return judge(target, totals, Standing(), now)
+    sums: dict[int, tuple[int, int]] = {}
+    width = DAY if target.name == "complaint" else HOUR
+    for start, counts in hours:
+        begins = start - start % width
+        failures, trials = target.of(counts)
+        before = sums.get(begins, (0, 0))
+        sums[begins] = before[0] + failures, before[1] + trials
+    series = [(start, *both) for start, both in sums.items()]
+    if target.name == "complaint":
+        return judge(target, totals, standing_of_days(series, target, now), now)
+    return judge(target, totals, standing(course(series, target.share(target.breach), target.memory), target, now), now)
+
+
+def standing(course: Course, target: Target, now: float) -> Standing:
+    """Where a course stands at ``now``, if nothing has come since its last hour."""
+    lasts = bool(course.breached_since) and now - course.confirmed <= target.memory + HOUR
+    recent = course.ended if course.ended > now - target.memory - HOUR else 0
+    return Standing(course.evidence, course.breached_since if lasts else 0, recent, course.dispersion)
+
+
+def standing_of_days(days: Sequence[tuple[int, int, int]], target: Target, now: float) -> Standing:
+    """Where a target stands whose failures come days after their trials: (beginning, failures, trials) of UTC days.
+
+    Changes are looked for at the midnights between the target's windows, 7 to 30 days back, so that nearly all
+    complaints stand beside the mail they are about. An alarm at a rate at the limit comes no more often than once in
+    ``ALARM`` days on average.
+    """
+    newest, oldest = (int(now // DAY) - WINDOWS[window] // DAY for window in (target.windows[0], target.windows[-1]))
+    held = sorted((day for day in days if day[2] or day[1]), reverse=True)
+    evidence, since = pooled(held, (d * DAY for d in range(newest, oldest - 1, -1)), target.share(target.breach))
+    alarmed = evidence >= ALARM and sum(failures for _, failures, _ in held) >= LEAST_FAILURES
+    return Standing(evidence, max(since, held[-1][0]) if alarmed else 0)
+
+
+def judge(target: Target, totals: Mapping[str, Counts], standing: Standing, now: float) -> Judgement:
+    """The verdict by where the target stands and what its windows hold (``totals`` by window).
+
+    ``breached`` while the standing says so; else ``met`` if one of the windows proves it and a shorter one that could
+    decide has no rate beyond the limit. The reported window is the one that decided: for a breach the first that has
+    its beginning; of several undecided ones the one nearest to a breach; of windows that are all too thin the last,
+    which holds most.
     """
     silent = target.last_event_at > 0 and now - target.last_event_at > target.stale_after
+    hours = (now - target.last_event_at) / HOUR if silent else 0.0
     if target.name == "capacity":
-        return _capacity(hourly_counts, target, now, silent)
-    judged = [_judge(_within(hourly_counts, window, now), target, window) for window in target.windows]
+        return judge_capacity(totals["30d"].attempted, target.phase, target.capacity, target.ladder, hours)
+    seen = [_Seen(target, window, totals[window]) for window in target.windows]
     if silent:
-        hours = (now - target.last_event_at) / HOUR
         reason = f"no event for {hours:.0f} h: what came before says nothing of now"
-        last = judged[-1]
-        return Judgement(target.name, TargetVerdict.STALE, target.met, last.window, last.rate, reason)
-    for verdict in _WORST_FIRST:
-        same = [j for j in judged if j.verdict is verdict]
-        if same and verdict is TargetVerdict.UNDECIDED:
-            return max(same, key=lambda j: _failure_ratio(j, target))
-        if same:
-            return same[-1] if verdict is TargetVerdict.INSUFFICIENT_DATA else same[0]
-    raise ValueError(f"target {target.name} has no window")
+        return seen[-1].judged(TargetVerdict.STALE, target.met, reason, standing)
+    if standing.since:
+        return _breached(target, seen, standing, now)
+    limit = target.share(target.met)
+    least = [proof(0, each.trials, limit, standing.dispersion) >= PROOF for each in seen]
+    able = [each for each, enough in zip(seen, least, strict=True) if enough and each.bounded]
+    for each in able:
+        calm = standing.evidence < MOUNTING
+        if calm and proof(each.failures, each.trials, limit, standing.dispersion) >= PROOF:
+            return each.judged(TargetVerdict.MET, target.met, each.interval(_side(target, "met")), standing)
+        if each.failures >= limit * each.trials:
+            break
+    if able:
+        worst = max(able, key=lambda each: each.failures / each.trials)
+        reason = worst.interval(f"not proven to be on either side of {_percent(target.met)}")
+        return worst.judged(TargetVerdict.UNDECIDED, target.met, reason, standing)
+    return seen[-1].judged(TargetVerdict.INSUFFICIENT_DATA, target.met, seen[-1].too_little(), standing)
 
 
-def _within(hourly_counts: Sequence[Hour], window: str, now: float) -> Counts:
-    after = now - WINDOWS[window] - HOUR
-    return total(counts for start, counts in hourly_counts if after < start <= now)
+class _Seen:
+    """What one window holds, in numbers and words."""
+
+    def __init__(self, target: Target, window: str, counts: Counts) -> None:
+        self.target, self.window = target, window
+        self.failures, self.trials = target.of(counts)
+        good = target.name == "deliverability"
+        self.rate = proportion(self.trials - self.failures if good else self.failures, self.trials)
+        self.bounded = self.rate is not None and self.rate.lower is not None
+
+    @property
+    def words(self) -> str:
+        return f"{self.rate.numerator:,} of {self.trials:,} in {self.window}" if self.rate else ""
+
+    def interval(self, conclusion: str) -> str:
+        if self.rate is None or self.rate.lower is None or self.rate.upper is None:
+            return f"{self.words}: {conclusion}"
+        between = f"between {_percent(self.rate.lower)} and {_percent(self.rate.upper)} with 95 % confidence"
+        return f"{self.words}, {between}: {conclusion}"
+
+    def too_little(self) -> str:
+        what = "delivered" if self.target.name == "complaint" else "attempted"
+        if self.rate is None:
+            return f"nothing {what} in {self.window}"
+        if not self.bounded:
+            return f"{self.words}: more than were {what}, so they are of older mail"
+        return f"{self.words}: too few to prove {_side(self.target, 'met')}, even without a failure"
+
+    def judged(self, verdict: TargetVerdict, limit: float, reason: str, standing: Standing) -> Judgement:
+        return Judgement(
+            self.target.name, verdict, limit, self.window, self.rate, reason, since=float(standing.since) or None,
+            ended=float(standing.ended) or None, evidence=standing.evidence, dispersion=standing.dispersion,
+        )  # fmt: skip
 
 
-def _failure_ratio(judgement: Judgement, target: Target) -> float:
-    value = judgement.rate.value if judgement.rate else 0.0
-    return 1 - value if target.name == "deliverability" else value
-
-
-def _judge(counts: Counts, target: Target, window: str) -> Judgement:
-    """One window. Everything is judged as a share of failures: deliverability by its complement."""
-    complement = target.name == "deliverability"
-    if target.name == "complaint":
-        failures, trials, what = counts.complained, counts.delivered, "delivered"
-    else:
-        failures = counts.bounced if complement else counts.of_classes(target.bounce_classes)
-        trials, what = counts.attempted, "attempted"
-    rate = proportion(trials - failures if complement else failures, trials)
-    met, breach = (1 - target.met, 1 - target.breach) if complement else (target.met, target.breach)
-
-    def judgement(verdict: TargetVerdict, limit: float, reason: str) -> Judgement:
-        return Judgement(target.name, verdict, limit, window, rate, reason)
-
-    if rate is None:
-        return judgement(TargetVerdict.INSUFFICIENT_DATA, target.met, f"nothing {what} in {window}")
-    seen = f"{rate.numerator:,} of {trials:,} in {window}"
-    if rate.lower is None or rate.upper is None:
-        return judgement(
-            TargetVerdict.INSUFFICIENT_DATA, target.met, f"{seen}: more than were {what}, so they are of older mail"
-        )
-    over, under = ("below", "at least") if complement else ("above", "below")
-    if failures >= LEAST_FAILURES and bounds.lower(failures, trials, bounds.BREACH) > breach:
-        at_least = bounds.lower(failures, trials, bounds.BREACH)
-        proven = f"at most {_percent(1 - at_least)}" if complement else f"at least {_percent(at_least)}"
-        return judgement(
-            TargetVerdict.BREACHED,
-            target.breach,
-            f"{seen}, {proven} with 99.9 % confidence: {over} {_percent(target.breach)}",
-        )
-    interval = f"between {_percent(rate.lower)} and {_percent(rate.upper)} with 95 % confidence"
-    if bounds.upper(failures, trials) <= met:
-        return judgement(TargetVerdict.MET, target.met, f"{seen}, {interval}: {under} {_percent(target.met)}")
-    if bounds.upper(0, trials) > met:
-        return judgement(
-            TargetVerdict.INSUFFICIENT_DATA,
-            target.met,
-            f"{seen}: too few to prove {under} {_percent(target.met)}, even without a failure",
-        )
-    return judgement(
-        TargetVerdict.UNDECIDED, target.met, f"{seen}, {interval}: on neither side of {_percent(target.met)} for sure"
+def _breached(target: Target, seen: Sequence[_Seen], standing: Standing, now: float) -> Judgement:
+    limit = target.share(target.breach)
+    whole = [each for each in seen if standing.since > now - WINDOWS[each.window] - HOUR] or [seen[-1]]
+    beyond = [each for each in whole if each.failures > limit * each.trials]
+    told = (beyond or whole)[0]
+    since = datetime.fromtimestamp(standing.since, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    chance = "336 days" if target.name == "complaint" else "336 hours of mail"
+    reason = told.interval(
+        f"{_side(target, 'breached')} since about {since}, by evidence that a rate within the limit gives less often "
+        f"than once in {chance}"
     )
+    return told.judged(TargetVerdict.BREACHED, target.breach, reason, standing)
+
+
+def _side(target: Target, verdict: Literal["met", "breached"]) -> str:
+    if target.name == "deliverability":
+        return f"at least {_percent(target.met)}" if verdict == "met" else f"below {_percent(target.breach)}"
+    return f"below {_percent(target.met)}" if verdict == "met" else f"above {_percent(target.breach)}"
 
 
 def _percent(ratio: float) -> str:
     return f"{100 * ratio:.4g} %"
-
-
-def _capacity(hourly_counts: Sequence[Hour], target: Target, now: float, silent: bool) -> Judgement:
-    """Volume against the phase's capacity. Sending less or more than planned is no breach of anything."""
-    volume = _within(hourly_counts, "30d", now).attempted
-    least, most = target.capacity
-    limit = float(most if most is not None and (least is None or volume > most) else least or 0)
-    seen = f"{volume:,} attempted in the trailing 30 days"
-
-    def judgement(verdict: TargetVerdict, reason: str) -> Judgement:
-        return Judgement("capacity", verdict, limit, "30d", None, f"{seen}: {reason}")
-
-    if silent:
-        return judgement(TargetVerdict.STALE, f"no event for {(now - target.last_event_at) / HOUR:.0f} h")
-    if volume == 0:
-        return judgement(TargetVerdict.INSUFFICIENT_DATA, "nothing to judge")
-    if (least is None or volume >= least) and (most is None or volume <= most):
-        return judgement(TargetVerdict.MET, f"within the capacity of {target.phase} ({_span(target.capacity)})")
-    return judgement(TargetVerdict.UNDECIDED, _between_phases(volume, target))
-
-
-def _span(capacity: tuple[int | None, int | None]) -> str:
-    least, most = capacity
-    if most is None:
-        return f"from {least:,}"
-    return f"up to {most:,}" if least is None else f"{least:,} to {most:,}"
-
-
-def _between_phases(volume: int, target: Target) -> str:
-    """Where a volume outside the phase's capacity lies, such as: growth outgrown, enterprise not reached."""
-    ladder = target.ladder or ((target.phase, target.capacity),)
-    outgrown = [name for name, (_, most) in ladder if most is not None and volume > most]
-    not_reached = [name for name, (least, _) in ladder if least is not None and volume < least]
-    within = [
-        name
-        for name, (least, most) in ladder
-        if (least is None or volume >= least) and (most is None or volume <= most)
-    ]
-    parts = [f"{outgrown[-1]} outgrown"] if outgrown else []
-    if within:
-        parts.append(f"within the capacity of {within[0]}")
-    # What lies beyond the next phase is of no interest yet, unless it is the domain's own.
-    if target.phase in not_reached:
-        parts.append(f"{target.phase} not reached")
-    elif not_reached and not within:
-        parts.append(f"{not_reached[0]} not reached")
-    return f"{', '.join(parts)} ({target.phase} is {_span(target.capacity)})"
