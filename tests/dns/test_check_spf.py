@@ -189,6 +189,18 @@ def test_4_6_what_was_meant_is_offered_and_can_be_read(record: str, publish: str
     assert (f'Publish: example.com TXT "{publish}"' == finding.advice) if publish else ("Publish" not in finding.advice)
 
 
+def test_4_6_every_term_that_cannot_be_read_has_its_fix() -> None:
+    finding = only("spf", {**NESTED, "example.com": txt("v=spf1 ipv4:192.0.2.1 a:192.0.2.2 mx:host mx:host ~all")})
+    assert [p.advice for p in finding.problems] == [
+        "Write 'ip4:192.0.2.1' instead of 'ipv4:192.0.2.1' in the record of example.com.",
+        "Write 'ip4:192.0.2.2' instead of 'a:192.0.2.2' in the record of example.com.",
+        "Correct or remove 'mx:host' in the record of example.com.",
+    ]
+    both = only("spf", {**NESTED, "example.com": txt("v=spf1 ipv4:192.0.2.1 a:192.0.2.2 ~all")})
+    assert both.advice == 'Publish: example.com TXT "v=spf1 ip4:192.0.2.1 ip4:192.0.2.2 ~all"'
+    assert len(both.problems) == 2
+
+
 def test_what_closes_the_record_is_kept_in_the_advice() -> None:
     def advice(record: str) -> str:
         return only("spf", {**NESTED, "example.com": txt(record)}).advice

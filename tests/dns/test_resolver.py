@@ -19,8 +19,10 @@ from agent.dns.checks.base import MailStream, Subject, Verdict
 from agent.dns.follow import run_check
 from agent.dns.resolver import Resolver
 from agent.dns.spf import check_host
+from agent.views.metrics import Metrics
 from tests.servers.base import free_port
 from tests.servers.dns import DnsServer, dns_server
+from tests.unit.views import states
 
 ZONE = """
 @ 300 TXT "v=spf1 ip4:192.0.2.0/24 " "include:more.example.test -all"
@@ -238,8 +240,8 @@ def fds() -> dict[str, str]:
 
 
 async def test_a_channel_that_hangs_is_replaced_and_closed_only_when_it_comes_back(server: DnsServer) -> None:
-    restarts: list[str] = []
-    resolver = Resolver([server.address], timeout=0.2, on_restart=lambda: restarts.append("restart"))
+    metrics = Metrics(states.state, version="1.2.3")
+    resolver = Resolver([server.address], timeout=0.2, on_restart=metrics.dns_restart)
     before = set(fds())
     assert (await ask(resolver, "example.test", "A")).outcome is Outcome.ANSWER
     wedge = Wedge(before)
@@ -248,7 +250,8 @@ async def test_a_channel_that_hangs_is_replaced_and_closed_only_when_it_comes_ba
         begun = time.monotonic()
         assert (await ask(resolver, "mx.example.test", "A")).records == ("192.0.2.2",)
         assert 1.4 < time.monotonic() - begun < 5
-        assert restarts == ["restart"]
+        shown, _ = metrics.render(states.state(), "")
+        assert b"\nmailvitals_dns_resolver_restarts_total 1.0\n" in shown
         assert resolver._hung == {hanging}
         # The thread that closes channels is free for those that are well.
         for _ in range(3):

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 from agent.dns.answer import Answer, Outcome, Question
 from agent.dns.checks.base import Finding, Plan, Problem, Subject, Verdict, asked_once, conclude, lost
-from agent.dns.checks.spf_lint import ip_term, own_problems, syntax_problem, wide
+from agent.dns.checks.spf_lint import ip_term, own_problems, syntax_problems, wide
 from agent.dns.checks.spf_tree import tree
 from agent.dns.spf_eval import SpfResult, evaluate
 from agent.dns.spf_record import LOOKUP_LIMIT, SpfSyntaxError, parse, spf_records
@@ -71,8 +71,8 @@ def _lint(domain: str, text: str, subject: Subject) -> _Linting:
     """The problems of the one record, and the sentence for when there are none."""
     try:
         record = parse(text)
-    except SpfSyntaxError as e:
-        return [syntax_problem(domain, text, e)], ""
+    except SpfSyntaxError:
+        return syntax_problems(domain, text), ""
     below = yield from tree(domain, record)
     problems = [*own_problems(domain, record), *below.problems]
     if subject.parked:

@@ -30,33 +30,41 @@ def wide(term: Term) -> bool:
     return term.prefix4 < 16 or term.prefix6 < 32
 
 
-def syntax_problem(domain: str, text: str, error: SpfSyntaxError, referrer: str = "") -> Problem:
-    """The record of ``domain`` cannot be read. ``referrer`` is the domain whose record refers to it, if it is not the
-    checked one's own."""
-    shown = error.term[:200]
-    included = f", which {referrer} refers to" if referrer else ""
-    repaired = "" if referrer else _repaired(text)
-    if referrer:
-        advice = f"Tell the owner of {domain}, or remove it from the record of {referrer}."
-    elif repaired:
-        advice = f'Publish: {domain} TXT "{repaired}"'
-    else:
-        advice = f"Correct or remove {shown!r} in the record of {domain}."
-    detail = f"In the record of {domain}{included}, the term {shown!r} {error}; receivers reject the whole record."
-    return Problem(Verdict.FAIL, "syntax_error", detail, advice, "RFC 7208 section 4.6")
+def syntax_problem(domain: str, error: SpfSyntaxError, referrer: str) -> Problem:
+    """The record of ``domain``, to which that of ``referrer`` refers, cannot be read."""
+    advice = f"Tell the owner of {domain}, or remove it from the record of {referrer}."
+    return _unreadable(f"{domain}, which {referrer} refers to", error, advice)
 
 
-def _repaired(text: str) -> str:
-    """The record with what people usually mean in place of terms that cannot be read; ``""`` when nobody can guess."""
-    for _ in range(_REPAIRS):
+def syntax_problems(domain: str, text: str) -> list[Problem]:
+    """Every term of a record that cannot be read, each with what is usually meant by it. The first comes with the
+    record to publish, if all can be guessed."""
+    wrong: list[tuple[SpfSyntaxError, str]] = []
+    record = ""
+    while len(wrong) < _REPAIRS:
         try:
-            return parse(text).text.rstrip()
+            record = parse(text).text.rstrip()
+            break
         except SpfSyntaxError as e:
-            better = next((c for c in _candidates(e.term) if c != e.term and _readable(c)), None)
-            if better is None or e.term not in text:
-                return ""
-            text = " ".join(better if term == e.term else term for term in text.split(" "))
-    return ""
+            better = next((c for c in _candidates(e.term) if c != e.term and _readable(c)), "")
+            wrong.append((e, better))
+            terms = text.split(" ")
+            if e.term not in terms:
+                break
+            text = " ".join(t for t in (better if term == e.term else term for term in terms) if t)
+    advices = [
+        f"Write {better!r} instead of {e.term[:200]!r} in the record of {domain}."
+        if better else f"Correct or remove {e.term[:200]!r} in the record of {domain}."
+        for e, better in wrong
+    ]  # fmt: skip
+    if record and all(better for _, better in wrong):
+        advices[0] = f'Publish: {domain} TXT "{record}"'
+    return [_unreadable(domain, e, advice) for (e, _), advice in zip(wrong, advices, strict=True)]
+
+
+def _unreadable(whose: str, error: SpfSyntaxError, advice: str) -> Problem:
+    detail = f"In the record of {whose}, the term {error.term[:200]!r} {error}; receivers reject the whole record."
+    return Problem(Verdict.FAIL, "syntax_error", detail, advice, "RFC 7208 section 4.6")
 
 
 def _candidates(term: str) -> Iterator[str]:

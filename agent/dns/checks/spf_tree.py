@@ -130,7 +130,7 @@ def _nested(name: str, referrer: str, answer: Answer) -> Problem | Record:
     try:
         return parse(found[0])
     except SpfSyntaxError as e:
-        return syntax_problem(name, found[0], e, referrer)
+        return syntax_problem(name, e, referrer)
 
 
 def _hosts(domain: str, hosts: dict[Question, str], gone: dict[str, str]) -> _Problems:
