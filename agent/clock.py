@@ -14,7 +14,8 @@ DAY = 86400.0
 
 class ClockWatch:
     """Compares the time of day with a clock that nobody sets. A jump is doubted until it is taken back, or has stood
-    for ``HELD`` seconds: then the machine was set right, most likely, and the new time is believed."""
+    for ``HELD`` seconds: then the machine was set right, most likely, and the new time is believed. Until then the time
+    goes on as if nothing had happened."""
 
     def __init__(self, wall: Callable[[], float], steady: Callable[[], float]) -> None:
         """``wall`` is the time of day, ``steady`` runs on whatever is set, through a sleep of the machine too; both in
@@ -41,6 +42,10 @@ class ClockWatch:
             self._believed, self._doubted = offset, None
             return ""
         return f"the clock jumped by {jump:+.0f} s"
+
+    def now(self) -> float:
+        """The time of day that can be believed, in Unix seconds."""
+        return self._steady() + self._believed if self.doubt() else self._wall()
 
     def settled(self) -> bool:
         """Whether there was no doubt within the last day: time enough to see that a clock is wrong before anything is

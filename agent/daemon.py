@@ -112,8 +112,8 @@ class Daemon:
         name are fetched: on the Internet, unless a test has one of its own."""
         self._settings = settings
         self._demo = demo
-        self._clock = clock
         self._clock_watch = ClockWatch(clock, steady)
+        clock = self._clock = self._clock_watch.now
         self._started_at = clock()
         self._stop, self._at_once = asyncio.Event(), asyncio.Event()
         self._turned = time.monotonic()
@@ -293,8 +293,7 @@ class Daemon:
         while True:
             began = time.monotonic()
             try:
-                if not self._clock_watch.doubt():  # Otherwise the last snapshot stays, with its age.
-                    await self._evaluate()
+                await self._evaluate()
                 failing, self._ready["evaluation"] = "", ""
             except StoreUnavailable as e:
                 # The last snapshot stays, with its age; nothing is decided without the store.
@@ -386,7 +385,7 @@ class Daemon:
         while True:
             await asyncio.sleep(PROBE_EVERY)
             now = self._clock()
-            self._pulse.listening(now, not (self._ready["store"] or self._ready["intake"] or self._ready["clock"]))
+            self._pulse.listening(now, not any(self._ready[name] for name in ("store", "intake", "clock")))
             await self._share_what_was_heard()
             if time.monotonic() - saved < PULSE_EVERY:
                 continue

@@ -145,7 +145,7 @@ def agent(sendgrid: object) -> Iterator[tuple[int, int]]:
                 time.sleep(0.1)
         yield port, process.pid
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
         process.wait(30)
         shutil.rmtree(directory)
 

@@ -24,6 +24,7 @@ from tests.servers.agent import Agent, command
 from tests.servers.base import wait_until
 from tests.servers.raw import exchange, request
 from tests.servers.tls import Authority
+from tests.stack.hostile_http import broken_http
 from tests.stack.live import SETTINGS, Live, live_agent, taken
 
 TOKEN = "private-" + "t" * 32
@@ -61,6 +62,16 @@ def test_the_api_keeps_what_its_document_promises(live: Live, tmp_path: Path) ->
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "No issues found" in done.stdout
+    assert "Traceback" not in live.agent.log.read_text()
+
+
+def test_what_is_no_request_of_the_api_is_refused_too(live: Live) -> None:
+    for case in broken_http():
+        answer = exchange(live.agent.private, case.data.replace(b"/webhooks/pmh", b"/api/v1/status"), end=case.end)
+        assert answer.status in (0, 400, 401, 404, 405), case.name
+        assert b"Traceback" not in answer.body
+    assert get(live, "/api/v1/status")
+    assert live.agent.get("/readyz")
     assert "Traceback" not in live.agent.log.read_text()
 
 

@@ -23,11 +23,14 @@ def test_a_jump_is_doubted_and_believed_once_it_has_stood(jump: float) -> None:
     machine = Machine()
     machine.ran += 100
     assert machine.watch.doubt() == ""
+    before = machine.watch.now()
     machine.offset += jump
     assert machine.watch.doubt() == f"the clock jumped by {jump:+.0f} s"
     machine.ran += HELD - 1
     assert machine.watch.doubt()
+    assert machine.watch.now() == before + HELD - 1, "time goes on"
     machine.ran += 1
+    assert machine.watch.now() == machine.ran + machine.offset
     assert machine.watch.doubt() == ""
     assert machine.watch.doubt() == ""
 
