@@ -85,11 +85,20 @@ def run(config: Path | None, demo: bool) -> None:
             log.configure("warning")
             demonstration.run(os.environ)
         else:
-            from agent.daemon import serve
-
             settings = load_settings(config)
             log.configure(settings.log.level, settings.log.format)
-            serve(settings)
+            if settings.bus.mode == "edge":
+                from agent.bus.spool import SpoolError
+                from agent.edge import serve as serve_edge
+
+                try:
+                    serve_edge(settings)
+                except SpoolError as e:
+                    raise ConfigError(str(e)) from None
+            else:
+                from agent.daemon import serve
+
+                serve(settings)
     except SettingsError as e:
         raise ConfigError(str(e)) from None
     except LedgerError as e:

@@ -107,7 +107,7 @@ async def _counting(settings: Settings) -> AsyncIterator[tuple[Ledger, Gate, dic
     gate = Gate(ledger, _Silent())
     committing = asyncio.create_task(gate.run())
     try:
-        yield ledger, gate, build_sources(settings, ledger)
+        yield ledger, gate, build_sources(settings, ledger.identify)
     finally:
         gate.close()
         await committing

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -30,19 +30,20 @@ from agent.classify import explain_again
 from agent.clock import ClockWatch
 from agent.dns.dependents import share
 from agent.dns.resolver import Resolver
+from agent.events import Event
 from agent.fetch import fetch
 from agent.intake.connections import KEEPALIVE_TIMEOUT, affordable
 from agent.intake.gate import Gate
-from agent.intake.http import Intake
+from agent.intake.http import Door, Intake
 from agent.intake.mailboxes import Mailboxes, by_name
 from agent.intake.outgoing import Get
 from agent.intake.pulse import Pulse
 from agent.intake.source import Source
 from agent.leadership import Leadership
-from agent.ledger.base import DAY, HOUR, MINUTE, Deposed, Ledger, RecentBounce, SourceState, StoreUnavailable
+from agent.ledger.base import DAY, HOUR, MINUTE, Deposed, RecentBounce, SourceState, StoreUnavailable
 from agent.ledger.documents import Documents
 from agent.ledger.process import ProcessLedger
-from agent.ledger.sqlite import load_or_create_key
+from agent.ledger.sqlite import LedgerError, load_or_create_key
 from agent.mailbox import mailbox_provider
 from agent.posture import Posture
 from agent.providers import PROVIDERS
@@ -56,6 +57,9 @@ from agent.vitals.evaluate import edges, evaluate
 from agent.vitals.phases import Phase
 from agent.vitals.trends import Plan
 from agent.vitals.types import Snapshot
+
+if TYPE_CHECKING:
+    from agent.hub import Hub
 
 PRUNE_EVERY = 600.0  # seconds
 PROBE_EVERY = 5.0
@@ -74,22 +78,28 @@ _incident = msgspec.json.Decoder(Incident)
 def open_ledger(settings: Settings) -> ProcessLedger:
     """The store the settings name, to be started. Raises ``LedgerError`` or ``OSError``."""
     path = settings.store.path
+    if settings.bus.mode == "edge":
+        raise LedgerError("an edge has no ledger (bus.mode): this is done in a core")
     path.parent.mkdir(parents=True, exist_ok=True)
     given = settings.store.identity_key
     key = given.get_secret_value().encode() if given else load_or_create_key(path.with_name(path.name + ".key"))
     return ProcessLedger(path, key, quarantine_max_bytes=settings.store.quarantine_max_bytes)
 
 
-def build_sources(settings: Settings, ledger: Ledger, mailbox: Callable[[str], str] = by_name) -> dict[str, Source]:
-    """The configured sources by name. ``mailbox`` looks up what ``dns.mailbox_lookup`` wants looked up; without it
-    that waits in the ledger for an agent."""
+def build_sources(
+    settings: Settings,
+    identify: Callable[[str, Sequence[Event]], Sequence[bytes]],
+    mailbox: Callable[[str], str] = by_name,
+) -> dict[str, Source]:
+    """The configured sources by name. ``identify`` is the ledger's; ``mailbox`` looks up what ``dns.mailbox_lookup``
+    wants looked up; without it that waits in the ledger for an agent."""
     if not settings.dns.mailbox_lookup:
         mailbox = mailbox_provider
     names = [d.name for d in settings.domains]
     return {
         s.name: Source(
             s.name, s.provider, PROVIDERS[s.provider], s.credentials,
-            domain=s.domain, stream=s.stream, streams=s.streams, domains=names, identify=ledger.identify,
+            domain=s.domain, stream=s.stream, streams=s.streams, domains=names, identify=identify,
             seeds=settings.test_traffic.recipients, own_domains=settings.test_traffic.own_domains, mailbox=mailbox,
         )
         for s in settings.sources
@@ -143,13 +153,16 @@ class Daemon:
             on_restart=self.metrics.dns_restart,
         )
         self._mailboxes = Mailboxes(self._resolver.ask, self.ledger, self.metrics, clock=clock)
+        relayed = [s.name for s in settings.sources if s.relayed]
+        sources = build_sources(settings, self.ledger.identify, self._mailboxes.label)
         self._intake = Intake(
-            build_sources(settings, self.ledger, self._mailboxes.label), self._gate, self.ledger, self.metrics,
-            max_body_bytes=settings.listen.max_body_bytes, clock=clock, get=get, heard=self._pulse.heard,
+            {name: source for name, source in sources.items() if name not in relayed}, self._gate, self.ledger,
+            self.metrics, max_body_bytes=settings.listen.max_body_bytes, clock=clock, get=get, heard=self._pulse.heard,
             doubt=self._clock_watch.doubt,
         )  # fmt: skip
+        self._intake.doors |= {name: Door() for name in relayed}
         self._notifier = Notifier(
-            [Endpoint(a.url, _reveal(a.token), a.username or "", _reveal(a.password)) for a in settings.alertmanagers],
+            [Endpoint(a.url, reveal(a.token), a.username or "", reveal(a.password)) for a in settings.alertmanagers],
             resend=settings.alerts.resend,
             on_result=self.metrics.notification,
             may_tell=lambda: self._leadership.may_tell,
@@ -173,6 +186,15 @@ class Daemon:
         )
         tls = settings.listen.private_tls
         self._tls = ServerTls(tls.certificate, tls.key, tls.client_ca or "") if tls else None
+        self._hub: Hub | None = None
+        if settings.bus.mode == "core":
+            from agent.hub import Hub  # The client of the broker is not loaded where there is none.
+
+            self._hub = Hub(
+                settings, self._gate, self.ledger, self._mailboxes.label if settings.dns.mailbox_lookup else
+                mailbox_provider, self.metrics, clock=clock, heard=self._heard_from_edge,
+                present=lambda: (self._snapshot, self._posture.findings()), doubt=self._clock_watch.doubt,
+            )  # fmt: skip
         self.addresses: dict[str, str] = {}
 
     def stop(self, at_once: bool = False) -> None:
@@ -195,15 +217,17 @@ class Daemon:
         public = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_REQUESTS)
         private = web.AppRunner(
             create_app(
-                self.metrics, self.state, private_token=_reveal(self._settings.listen.private_token) or None,
+                self.metrics, self.state, private_token=reveal(self._settings.listen.private_token) or None,
                 healthy=self._healthy, check_now=self._check_now if self._settings.domains else None,
                 client_certificates=bool(self._tls and self._tls.asks_clients),
             ),
             handle_signals=False, access_log=None, shutdown_timeout=2.0, keepalive_timeout=KEEPALIVE_TIMEOUT,
         )  # fmt: skip
         try:
-            await _listen(private, listen.private, "private", self.addresses, self._tls.context if self._tls else None)
-            await _listen(public, listen.public, "public", self.addresses)
+            await listen_on(
+                private, listen.private, "private", self.addresses, self._tls.context if self._tls else None
+            )
+            await listen_on(public, listen.public, "public", self.addresses)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._gate.run(), name="gate")
                 loops = [
@@ -216,6 +240,7 @@ class Daemon:
                         ("pulse", self._keep_pulse_for_ever()),
                         ("notifier", self._notifier.run()),
                         ("trends", self._trends.run()),
+                        *((("bus", self._hub.run()),) if self._hub else ()),
                     )
                 ]
                 if self._settings.dns.mailbox_lookup:
@@ -242,6 +267,8 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._at_once.wait(), self._settings.listen.drain)
         await public.cleanup()  # Stops accepting, lets the requests under way finish: their commits still run.
+        if self._hub:
+            await self._hub.leave()
         self._gate.close()
         try:
             # What opened or closed in the last moments is kept; Alertmanager is told nothing special.
@@ -266,6 +293,8 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._prune_for_ever(), name="prune")
+                if self._hub:
+                    group.create_task(self._hub.speak(self._leading), name="verdicts")
                 for name, coroutine in self._posture.loops():
                     group.create_task(coroutine, name=name)
         finally:
@@ -421,6 +450,11 @@ class Daemon:
         for name, body in self._pulse.changes(self._clock()):
             await self.ledger.save("rhythm", {name: body}, epoch=epoch)
 
+    def _heard_from_edge(self, source: str, at: float, events: int) -> None:
+        if door := self._intake.doors.get(source):  # One that is not listed here is counted, and no more.
+            door.requests["relayed"] = door.requests.get("relayed", 0) + 1
+            self._pulse.heard(source, at, events)
+
     async def _watch_loop_lag(self) -> None:
         while True:
             due = time.monotonic() + LAG_EVERY
@@ -512,11 +546,11 @@ def _plans(settings: Settings, phases: Mapping[str, Phase]) -> dict[str, Plan]:
     return found
 
 
-def _reveal(secret: Any) -> str:
+def reveal(secret: Any) -> str:
     return secret.get_secret_value() if secret else ""
 
 
-async def _listen(
+async def listen_on(
     runner: Any, address: str, name: str, addresses: dict[str, str], tls: ssl.SSLContext | None = None
 ) -> None:
     host, _, port = address.rpartition(":")

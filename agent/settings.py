@@ -111,6 +111,19 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _broker_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("mqtt", "mqtts") and parts.hostname and parts.port != 0 and parts.path in ("", "/")
+    except ValueError:
+        good = False
+    if not good or parts.query or parts.fragment:
+        raise PydanticCustomError("url", "a broker is mqtt://HOST:PORT, or mqtts:// for TLS")
+    if "@" in parts.netloc:
+        raise PydanticCustomError("url", "give the user and password as `username` and `password`, not in the URL")
+    return value.rstrip("/")
+
+
 def _recipient(value: str) -> str:
     local, at, domain = value.strip().lower().rpartition("@")
     if (at and not local) or len(local) > 256 or any(c.isspace() for c in local):
@@ -158,6 +171,7 @@ AbsolutePath = Annotated[str, Field(pattern=r"^/[^\x00]*[^/\x00]$", examples=["/
 SourceName = Annotated[str, AfterValidator(_name), Field(examples=["marketing"])]
 Label = Annotated[str, Field(max_length=100)]
 HttpUrl = Annotated[str, AfterValidator(_http_url), Field(examples=["http://alertmanager:9093"])]
+BrokerUrl = Annotated[str, AfterValidator(_broker_url), Field(examples=["mqtts://broker.example.internal:8883"])]
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 Mails = Annotated[int, Field(ge=0)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -223,7 +237,7 @@ class Listen(_Model):
 
 
 class Store(_Model):
-    """Where events are counted."""
+    """Where events are counted; in an edge, where they wait while no core can be reached."""
 
     url: str = Field(description="`sqlite:////absolute/path` on a local or block volume, never NFS.")
     identity_key: SecretStr | None = Field(
@@ -260,6 +274,65 @@ class Store(_Model):
     def path(self) -> Path:
         """The database file of a ``sqlite:`` URL."""
         return Path(self.url.removeprefix("sqlite:///"))
+
+
+class Bus(_Model):
+    """An MQTT 5 broker between agents."""
+
+    mode: Literal["none", "edge", "core"] = Field(
+        "none",
+        description="`edge`: verifies webhooks and relays them; counts, judges and watches nothing. `core`: counts "
+        "what edges relay, beside all that it does without a bus, and publishes verdicts and findings.",
+    )
+    url: BrokerUrl | None = Field(
+        None, description="`mqtt://host:port`, or `mqtts://` for TLS; ports 1883 and 8883 if left out."
+    )
+    name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")] = Field(
+        "", description="Name of this agent on the bus, which no other agent has; the host's name when empty."
+    )
+    username: str = Field("", description="User that the broker knows the agent by.")
+    password: SecretStr | None = Field(None, description="Password of that user.")
+    tls_ca: str = Field("", description="Path of the authorities to trust (PEM); the system's when empty.")
+    tls_certificate: str = Field("", description="Path of a client certificate with its chain (PEM).")
+    tls_key: str = Field("", description="Path of its key, if that is not in the same file.")
+    key: SecretStr | tuple[SecretStr, ...] | None = Field(
+        None,
+        description="Key that signs what agents send each other, at least 32 characters, the same for all of them; of "
+        "two the first signs and both are believed, so that it can be changed.",
+    )
+    spool_max_bytes: int = Field(
+        1024 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Most bytes that an edge keeps on disk (`store.url`) while no core can be reached; beyond it "
+        "webhooks are answered 503.",
+    )
+
+    @field_validator("key")
+    @classmethod
+    def _keys(cls, value: SecretStr | tuple[SecretStr, ...] | None) -> SecretStr | tuple[SecretStr, ...] | None:
+        given = value if isinstance(value, tuple) else (value,) if value else ()
+        if (value is not None and not 1 <= len(given) <= 2) or any(len(k.get_secret_value()) < 32 for k in given):
+            raise PydanticCustomError("key", "a bus key has at least 32 characters, and there are one or two of them")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Bus:
+        if self.mode == "none":
+            return self
+        for name in ("url", "key"):
+            if getattr(self, name) is None:
+                raise PydanticCustomError("bus", "`{mode}` needs `{name}`", {"mode": self.mode, "name": name})
+        if self.password and not self.username:
+            raise PydanticCustomError("pair", "a password goes with a `username`")
+        if (self.tls_ca or self.tls_certificate or self.tls_key) and not (self.url or "").startswith("mqtts:"):
+            raise PydanticCustomError("bus", "`tls_…` needs a broker at mqtts://")
+        return self
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """The keys, the one that signs first."""
+        given = self.key if isinstance(self.key, tuple) else (self.key,) if self.key else ()
+        return tuple(key.get_secret_value().encode() for key in given)
 
 
 class Blocklist(_Model):
@@ -403,6 +476,11 @@ class Source(_Model):
     domain: DomainName | None = Field(None, description="Sending domain of events whose payload names none.")
     stream: Label = Field("", description="Stream of events that carry none of the tags in `streams`.")
     streams: tuple[Label, ...] = Field((), max_length=50, description="Tags that are streams, the first match wins.")
+    relayed: bool = Field(
+        False,
+        description="In a core: its webhooks come to an edge, so that here it has neither URL nor credentials, and "
+        "its silence is noticed.",
+    )
 
     @field_validator("provider")
     @classmethod
@@ -421,6 +499,8 @@ class Source(_Model):
                     "key": key, "hint": did_you_mean(key, known),
                 })  # fmt: skip
             _check_credential(key, value)
+        if self.relayed and not extra:
+            return self
         if not any(all(extra.get(name) for name in way) for way in ways):
             wanted = " or ".join(" and ".join(f"`{name}`" for name in way) for way in ways)
             raise PydanticCustomError(
@@ -612,7 +692,7 @@ class Settings(_File):
     """mailvitals settings."""
 
     listen: Listen = Field(description="Where the two listeners are.")
-    store: Store = Field(description="Where events are counted.")
+    store: Store = Field(description="Where events are counted; in an edge, where they wait for a core.")
     dns: Dns = Field(Dns(), description="How DNS is watched.")
     blocklists: tuple[Blocklist, ...] = Field(
         (),
@@ -628,6 +708,7 @@ class Settings(_File):
     alerts: Alerts = Field(Alerts(), description="When an incident ends and how it is sent.")
     vitals: Vitals = Field(Vitals(), description="How often and by what the rates are judged.")
     test_traffic: TestTraffic = Field(TestTraffic(), description="Mail that is sent for a test, and enters no rate.")
+    bus: Bus = Field(Bus(), description="An MQTT 5 broker between agents (`docs/mqtt.md`).")
     log: Log = Field(Log(), description="What is logged and how.")
     sources: tuple[Source, ...] = Field((), max_length=1000, description="The webhooks, one for each URL.")
     domains: tuple[Domain, ...] = Field((), max_length=10_000, description="The domains that are sent from.")
@@ -641,7 +722,21 @@ class Settings(_File):
             twice = [name for name, n in Counter(names).items() if n > 1]
             if twice:
                 raise PydanticCustomError("twice", "{what} has `{name}` twice", {"what": what, "name": twice[0]})
+        self._check_bus()
         return self
+
+    def _check_bus(self) -> None:
+        mode = self.bus.mode
+        if mode != "none" and not self.store.identity_key:
+            what = "bus.mode {mode} needs `store.identity_key`, on which edges and cores must agree"
+            raise PydanticCustomError("bus", what, {"mode": mode})
+        if mode == "edge" and not self.sources:
+            raise PydanticCustomError("bus", "an edge without `sources` has nothing to relay")
+        relayed = [s.name for s in self.sources if s.relayed]
+        if relayed and mode != "core":
+            raise PydanticCustomError("bus", "the source `{name}` is `relayed`, which only a core's can be", {
+                "name": relayed[0],
+            })  # fmt: skip
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Settings:
@@ -722,7 +817,8 @@ def schema() -> dict[str, Any]:
         properties = definition.get("properties", {})
         for name, spec in list(properties.items()):
             if "'format': 'password'" in str(spec):
-                properties[name + FILE] = {"type": "string", "description": f"File holding `{name}`."}
+                kind = text if "'array'" in str(spec) else {"type": "string"}
+                properties[name + FILE] = {**kind, "description": f"File holding `{name}`."}
     # One of the two must be there, and a plain URL or name is as good as a mapping.
     document["anyOf"] = [{"required": ["sources"]}, {"required": ["domains"]}]
     for name in ("alertmanagers", "blocklists"):

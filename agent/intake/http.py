@@ -19,10 +19,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from agent.fetch import fetch
 from agent.intake.connections import ConnectionMetrics, Connections
-from agent.intake.gate import Gate, Overloaded
+from agent.intake.gate import Overloaded
 from agent.intake.outgoing import Certificates, Confirmations, Get
 from agent.intake.source import Prepared, Source
-from agent.ledger.base import Applied, Ledger, StoreUnavailable
+from agent.ledger.base import Applied, Batch, StoreUnavailable
 from agent.providers import (
     AuthenticationError,
     CertificateNeeded,
@@ -65,6 +65,20 @@ class IntakeMetrics(ConnectionMetrics, Protocol):
         """One request sealed away."""
 
 
+class Counting(Protocol):
+    """Who takes batches: the gate before a ledger, or a relay to one."""
+
+    async def submit(self, batch: Batch) -> Applied:
+        """See ``Gate.submit``."""
+
+
+class Keeping(Protocol):
+    """Who keeps what cannot be read: a ledger, or a relay to one."""
+
+    async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> int:
+        """See ``Ledger.quarantine``."""
+
+
 class Door:
     """What a source's requests came to since the start, for people. Times are Unix seconds."""
 
@@ -96,8 +110,8 @@ class Intake:
     def __init__(
         self,
         sources: Mapping[str, Source],
-        gate: Gate,
-        ledger: Ledger,
+        gate: Counting,
+        ledger: Keeping,
         metrics: IntakeMetrics,
         *,
         max_body_bytes: int,

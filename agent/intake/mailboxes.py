@@ -58,13 +58,16 @@ class _Attempts(msgspec.Struct, gc=False):
     failures: int = 0
 
 
+def is_host(domain: str) -> bool:
+    """Whether a recipient domain (lower case) is a host name (RFC 1123 section 2.1), which alone is asked for, and so
+    stored. An address literal is none, nor is a local part behind an escaped at sign."""
+    return valid_name(domain) and _HOST.fullmatch(domain) is not None
+
+
 def by_name(domain: str) -> str:
     """The mailbox provider of a recipient domain (lower case) as far as its name tells, else ``?domain``."""
     name = mailbox_provider(domain)
-    # Only a host name is asked for (RFC 1123 section 2.1), and so stored. An address literal is none, nor is a local
-    # part behind an escaped at sign.
-    asked = name == OTHER and valid_name(domain) and _HOST.fullmatch(domain) is not None
-    return PENDING + domain if asked else name
+    return PENDING + domain if name == OTHER and is_host(domain) else name
 
 
 class Mailboxes:

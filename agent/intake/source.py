@@ -58,6 +58,13 @@ class Recipients:
         return domain in self._partly
 
 
+def configured_domain(sending: str, domains: Collection[str]) -> str:
+    """The longest of the domains that a sending domain (lower case) is or ends in; ``""`` if it is none of them."""
+    while sending and sending not in domains:
+        sending = sending.partition(".")[2]
+    return sending
+
+
 class _Place(msgspec.Struct, frozen=True):
     """What the cache knows of mail that is, or may be, test traffic: its cell, why all of it is, if it is, and whether
     the addresses must be looked at one by one."""
@@ -222,12 +229,7 @@ class Source:
         return "", self._vendor.touch(domain) or self._seeds.touch(domain)
 
     def _domain_of(self, sending: str) -> str:
-        name = sending
-        while name:
-            if name in self._domains:
-                return name
-            name = name.partition(".")[2]
-        return self._domain
+        return configured_domain(sending, self._domains) or self._domain
 
     def _stream_of(self, tags: Sequence[str]) -> str:
         return next((tag for tag in tags if tag in self._streams), self._stream)

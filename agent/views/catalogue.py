@@ -37,6 +37,15 @@ QUARANTINE_REASONS = ("unreadable", "malformed_items")
 CONNECTION_REASONS = ("full", "address", "slow")
 NOTIFICATION_OUTCOMES = ("sent", "failed", "rejected")
 MAILBOX_LOOKUP_OUTCOMES = ("listed", "other", "failed", "given_up")
+# What becomes of messages on the bus. Out: ``counted`` (a core has committed), ``refused`` (no core can read it),
+# ``not_delivered`` and ``denied`` (by the broker), ``spooled`` and ``spool_full`` (on the disk instead), ``too_large``;
+# ``published`` and ``cleared`` are verdicts and findings. In: ``counted``, and what went to the dead letters instead.
+BUS_OUTCOMES = {
+    "out": (
+        "counted", "refused", "not_delivered", "denied", "spooled", "spool_full", "too_large", "published", "cleared",
+    ),
+    "in": ("counted", "forged", "version", "unreadable", "too_large"),
+}  # fmt: skip
 INCIDENT_STATES = ("open", "closing")
 
 
@@ -141,6 +150,12 @@ LOCAL = (
         ("alertmanager", "outcome"),
         "Posts of alerts to each Alertmanager by outcome.",
     ),
+    Metric(
+        "bus_messages_total", "counter", ("direction", "outcome"), "Messages over the broker by what became of them."
+    ),
+    Metric("bus_connected", "gauge", ("broker",), "1 while the broker has taken this agent, else 0."),
+    Metric("bus_spool_bytes", "gauge", (), "Bytes on an edge's disk that wait for a core."),
+    Metric("bus_spool_messages", "gauge", (), "Messages on an edge's disk that wait for a core."),
     Metric(
         "event_loop_lag_seconds",
         "histogram",

@@ -15,6 +15,7 @@ from agent.dns.health import Health
 from agent.dns.opinion import Weight
 from agent.ledger.base import Applied, Counted
 from agent.views.catalogue import (
+    BUS_OUTCOMES,
     CATALOGUE,
     CONNECTION_REASONS,
     DUPLICATE_REASONS,
@@ -74,6 +75,7 @@ class Metrics:
                 "mailbox_lookups_total",
                 "alertmanager_notifications_total",
                 "refused_connections_total",
+                "bus_messages_total",
             )
         }
         self._children: dict[str, dict[tuple[str, ...], Counter]] = {name: {} for name in self._counters}
@@ -89,6 +91,9 @@ class Metrics:
         self._dns_late = self._gauge("dns_looks_late_seconds")
         self._dns_healthy = self._gauge("dns_resolver_healthy")
         self._mailboxes = self._gauge("mailbox_lookups_waiting")
+        self._bus_connected = self._gauge("bus_connected")
+        self._spool_bytes = self._gauge("bus_spool_bytes")
+        self._spool_messages = self._gauge("bus_spool_messages")
         self._lag = self._histogram("event_loop_lag_seconds")
         self._gauge("build_info").labels(version, revision, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
@@ -170,6 +175,26 @@ class Metrics:
     def notification(self, alertmanager: str, outcome: str) -> None:
         """One post to an Alertmanager; ``outcome`` is ``sent``, ``failed`` or ``rejected``."""
         self._counted("alertmanager_notifications_total", (alertmanager, outcome)).inc()
+
+    def declare_bus(self, broker: str) -> None:
+        """Show the bus from the start, all zeros."""
+        for direction, outcomes in BUS_OUTCOMES.items():
+            for outcome in outcomes:
+                self._counted("bus_messages_total", (direction, outcome))
+        self.bus_connected(broker, False)
+
+    def bus(self, direction: str, outcome: str, n: int = 1) -> None:
+        """``n`` messages over the broker; ``outcome`` is one of ``BUS_OUTCOMES`` of the direction."""
+        self._counted("bus_messages_total", (direction, outcome)).inc(n)
+
+    def bus_connected(self, broker: str, connected: bool) -> None:
+        """Whether the broker has taken this agent."""
+        self._bus_connected.labels(label_value(broker)).set(connected)
+
+    def spool(self, size: int, messages: int) -> None:
+        """What lies on an edge's disk, in bytes and messages."""
+        self._spool_bytes.set(size)
+        self._spool_messages.set(messages)
 
     def dns_query(self, outcome: str, seconds: float) -> None:
         """One question to a resolver; ``outcome`` is an ``agent.dns.answer.Outcome``."""
