@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,13 +12,12 @@ import structlog
 from agent.alerts.catalogue import BLOCKLIST
 from agent.dns.blockwatch import Asked, BlocklistWatch, Suspect
 from agent.dns.changes import Change
-from agent.dns.checks.base import MailStream, Subject, Verdict, Watched
+from agent.dns.checks.base import MailStream, Subject, Watched
 from agent.dns.dependents import Sender
-from agent.dns.history import CHECK as CHANGE
 from agent.dns.history import History, Known
+from agent.dns.published import Published, masked
 from agent.dns.resolver import Resolver
 from agent.dns.watch import Watch
-from agent.events import mask_addresses
 from agent.ledger.base import Ledger
 from agent.ledger.documents import Documents
 from agent.settings import Dns, Domain, Settings
@@ -28,6 +26,7 @@ from agent.views.metrics import Metrics
 from agent.views.state import ListView
 
 SHOWN_CHANGES = 50
+_AT_ONCE = 1000  # findings written in one transaction
 
 log = structlog.get_logger()
 _encode, _watched = msgspec.json.encode, msgspec.json.Decoder(Watched)
@@ -50,7 +49,9 @@ class Posture:
     ) -> None:
         self._settings, self._resolver, self._ledger, self._metrics = settings, resolver, ledger, metrics
         self._clock, self._share = clock, share
-        self._findings, self._changes = Documents(ledger, "finding"), Documents(ledger, "dns_change")
+        self._changes = Documents(ledger, "dns_change")
+        self._stored_lists: dict[str, Watched] = {}
+        self._gone: list[str] = []
         self._watch: Watch | None = None
         self._history: History | None = None
         self._blocklists: BlocklistWatch | None = None
@@ -59,7 +60,7 @@ class Posture:
 
     async def look(self) -> None:
         """Read what the process that watches has kept. Raises ``StoreUnavailable``."""
-        found, changes = await self._findings.load(), await self._changes.load()
+        found, changes = await self._ledger.load("finding"), await self._changes.load()
         self._seen = await asyncio.to_thread(lambda: tuple(_watched.decode(body) for body in found.values()))
         decoded = sorted((_change.decode(body) for body in changes.values()), key=lambda c: -c.at)
         self._seen_changes = tuple(decoded[:SHOWN_CHANGES])
@@ -71,7 +72,10 @@ class Posture:
 
     async def restore(self) -> None:
         """Take up what an earlier run knew. Raises ``StoreUnavailable``."""
-        restored = [_watched.decode(body) for body in (await self._findings.load()).values()]
+        stored = await self._ledger.load("finding")
+        # Off the loop: there may be hundreds of thousands.
+        found = await asyncio.to_thread(lambda: {key: _watched.decode(body) for key, body in stored.items()})
+        restored = list(found.values())
         known = {domain: _known.decode(body) for domain, body in (await self._ledger.load("dns_known")).items()}
         changes = [_change.decode(body) for body in (await self._changes.load()).values()]
         dns = self._settings.dns
@@ -89,6 +93,9 @@ class Posture:
             self._resolver, subjects, interval=dns.interval, clock=self._clock, share=self._share, known=known,
             changes=changes,
         )  # fmt: skip
+        self._stored_lists = {key: w for key, w in found.items() if w.finding.check == BLOCKLIST}
+        kept = {_key(w) for w in self._watch.findings()} | self._stored_lists.keys()
+        self._gone = [key for key in stored if key not in kept]
         if self._settings.blocklists:
             self._blocklists = BlocklistWatch(
                 self._resolver,
@@ -124,11 +131,11 @@ class Posture:
         """What is known, without the report addresses that DMARC records name: those are stored nowhere."""
         if not self._watch:
             return self._seen
-        found = [item for watch in (self._watch, self._blocklists) if watch for item in watch.findings()]
+        found = self._watch.findings()  # masked as they are published
+        others = self._blocklists.findings() if self._blocklists else ()
         if self._history:
-            failing = [(w.domain, w.finding.check) for w in found if w.finding.verdict is Verdict.FAIL]
-            found += self._history.findings(failing)
-        return tuple(map(_masked, found))
+            others += self._history.findings(self._watch.published.failing())
+        return found + tuple(map(masked, others))
 
     def changes(self) -> tuple[Change, ...]:
         """The latest changes of records, newest first."""
@@ -146,9 +153,8 @@ class Posture:
 
     async def save(self, epoch: int) -> None:
         """Keep what changed, as the leader of ``epoch``. Raises ``StoreUnavailable`` and ``Deposed``."""
-        found = [w for w in self.findings() if w.finding.check != CHANGE]
-        documents = {f"{w.domain} {w.finding.check} {w.finding.subject}": _encode(w) for w in found}
-        await self._findings.save(documents, epoch=epoch)
+        if self._watch:
+            await self._save_findings(self._watch.published, epoch)
         if not self._history:
             return
         # Only what is new is encoded: there may be records of thousands of domains.
@@ -159,6 +165,29 @@ class Posture:
         stored = self._changes.stored
         changes = {f"{c.at:.3f} {c.domain} {c.after.key}": c for c in self._history.changes()}
         await self._changes.save({key: stored.get(key) or _encode(c) for key, c in changes.items()}, epoch=epoch)
+
+    async def _save_findings(self, published: Published, epoch: int) -> None:
+        """Those that changed, in parts and encoded off the loop: there may be hundreds of thousands."""
+        lists = {_key(w): w for w in self._blocklists.findings()} if self._blocklists else {}
+        of_lists: dict[str, Watched | None] = {k: w for k, w in lists.items() if self._stored_lists.get(k) != w}
+        of_lists |= dict.fromkeys([*(self._stored_lists.keys() - lists.keys()), *self._gone])
+        if of_lists:
+            await self._ledger.save("finding", await asyncio.to_thread(_encoded, of_lists), epoch=epoch)
+            self._stored_lists, self._gone = lists, []
+        unsaved = list(published.unsaved().items())
+        for n in range(0, len(unsaved), _AT_ONCE):
+            part = dict(unsaved[n : n + _AT_ONCE])
+            documents = await asyncio.to_thread(_encoded, {" ".join(key): w for key, w in part.items()})
+            await self._ledger.save("finding", documents, epoch=epoch)
+            published.saved(part)
+
+
+def _key(watched: Watched) -> str:
+    return f"{watched.domain} {watched.finding.check} {watched.finding.subject}"
+
+
+def _encoded(found: Mapping[str, Watched | None]) -> dict[str, bytes | None]:
+    return {key: _encode(masked(w)) if w else None for key, w in found.items()}
 
 
 def suspects(settings: Settings) -> list[Suspect]:
@@ -191,19 +220,6 @@ def subject_of(domain: Domain, dns: Dns) -> Subject:
         rdap=dns.rdap,
         smtp_probe=dns.smtp_probe,
     )
-
-
-@functools.lru_cache(10_000)
-def _masked(watched: Watched) -> Watched:
-    return msgspec.convert(_mask(msgspec.to_builtins(watched)), Watched)
-
-
-def _mask(value: Any) -> Any:
-    if isinstance(value, str):
-        return mask_addresses(value)
-    if isinstance(value, dict):
-        return {key: _mask(item) for key, item in value.items()}
-    return [_mask(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _log_finding(watched: Watched) -> None:

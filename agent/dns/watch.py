@@ -21,6 +21,7 @@ from agent.dns.checks.base import SEVERITY, Check, Finding, Subject, Verdict, Wa
 from agent.dns.follow import CHECK_LIMIT, run_check
 from agent.dns.health import Health, self_check
 from agent.dns.opinion import Weight, second_opinion
+from agent.dns.published import Published
 from agent.dns.report import confirm
 from agent.dns.resolver import Resolver
 from agent.dns.schedule import Schedule
@@ -78,7 +79,7 @@ class Watch:
         self._checks = CHECKS if checks is None else checks
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter
-        self._on_change, self._on_opinion, self._on_health = on_change, on_opinion, on_health
+        self._on_opinion, self._on_health = on_opinion, on_health
         self._authority_port = authority_port
         self._shared = SharedAnswers(resolver, rate=rate)
         self._views: WeakValueDictionary[str, DomainAnswers] = WeakValueDictionary()
@@ -93,25 +94,18 @@ class Watch:
         self._turns: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._due: dict[str, float] = {}
         self._schedule = Schedule(self._look)
-        self._watched: dict[tuple[str, str, str], Watched] = {
-            (w.domain, w.finding.check, w.finding.subject): w
-            for w in restored
-            if w.domain in self._subjects and w.finding.check in self._checks
-        }
-        # Which subjects each check of a domain has, and all keys in order: nothing is searched in each look.
-        self._known: dict[tuple[str, str], frozenset[str]] = {}
-        for d, c, s in self._watched:
-            self._known[d, c] = self._known.get((d, c), frozenset()) | {s}
-        self._sorted: list[tuple[str, str, str]] | None = None
+        self.published = Published(
+            self._subjects,
+            (w for w in restored if w.domain in self._subjects and w.finding.check in self._checks),
+            on_change=on_change,
+        )
         self._looked: set[tuple[str, str]] = set()
         self._last_round_at = 0.0
 
     def findings(self) -> tuple[Watched, ...]:
         """What is known now, by domain, check and subject. Checks not looked at yet since the start are in it only
         if they were restored."""
-        if self._sorted is None:
-            self._sorted = sorted(self._watched)
-        return tuple(map(self._watched.__getitem__, self._sorted))
+        return self.published.all()
 
     @property
     def last_round_at(self) -> float:
@@ -138,10 +132,7 @@ class Watch:
         if domain not in self._subjects:
             raise KeyError(domain)
         await asyncio.gather(*(self._look((domain, check)) for check in self._checks))
-        keys = [
-            (domain, check, s) for check in sorted(self._checks) for s in sorted(self._known.get((domain, check), ()))
-        ]
-        return tuple(map(self._watched.__getitem__, keys))
+        return self.published.of(domain)
 
     async def _check_resolvers(self) -> None:
         while True:
@@ -177,7 +168,8 @@ class Watch:
         except Exception as error:
             log.error("dns_check_crashed", domain=domain, check=check, error=type(error).__name__)
             findings = self._crashed(domain, check)
-        self._publish(domain, check, findings)
+        for gone in self.published.publish(domain, check, findings, self._clock()):
+            self._doubted.pop((domain, check, gone), None)
         self._looked.add(key)
         if len(self._looked) == len(self._subjects) * len(self._checks):
             self._looked.clear()
@@ -244,7 +236,7 @@ class Watch:
     def _is_bad_news(self, domain: str, finding: Finding) -> bool:
         if finding.verdict not in (Verdict.FAIL, Verdict.WARN):
             return False
-        known = self._watched.get((domain, finding.check, finding.subject))
+        known = self.published.get(domain, finding.check, finding.subject)
         before = known.last_definitive if known else None
         if known is None or before is None or (before.records and not finding.records):
             return True
@@ -254,38 +246,12 @@ class Watch:
         return better < 0 or (better == 0 and finding.reason != before.reason)
 
     def _crashed(self, domain: str, check: str) -> tuple[Finding, ...]:
-        subjects = sorted(self._known.get((domain, check), ())) or [""]
+        subjects = sorted(self.published.subjects(domain, check)) or [""]
         detail = "The check itself did not come to an end; its last answer may no longer hold."
         return tuple(
             Finding(check, subject, Verdict.UNKNOWN, "check_failed", detail, "See the log, and report this as a bug.")
             for subject in subjects
         )
-
-    def _publish(self, domain: str, check: str, findings: tuple[Finding, ...]) -> None:
-        now = self._clock()
-        known, current = self._known.get((domain, check), frozenset()), frozenset(f.subject for f in findings)
-        for gone in known - current:
-            del self._watched[domain, check, gone]
-            self._doubted.pop((domain, check, gone), None)
-        if known != current:
-            self._known[domain, check] = current
-            self._sorted = None
-        for finding in findings:
-            key = (domain, check, finding.subject)
-            old = self._watched.get(key)
-            same = old is not None and old.finding.verdict is finding.verdict
-            definite = finding.verdict is not Verdict.UNKNOWN
-            new = Watched(
-                domain=domain,
-                finding=finding,
-                checked_at=now,
-                since=old.since if old is not None and same else now,
-                definitive_at=now if definite else (old.definitive_at if old else 0.0),
-                last_definitive=finding if definite else (old.last_definitive if old else None),
-            )
-            self._watched[key] = new
-            if self._on_change and not (same and old is not None and old.finding.reason == finding.reason):
-                self._on_change(new)
 
     def _next(self, key: tuple[str, str], findings: tuple[Finding, ...]) -> float:
         # no_selectors is unknown for good: only other settings change it.

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.dns.answer import Answer, Outcome, Question
-from agent.dns.checks.base import SEVERITY, Finding, Verdict, Watched
+from agent.dns.checks.base import SEVERITY, Finding, Verdict
 from agent.dns.health import Health, judge, self_check
 from agent.dns.opinion import Authority, Weight, weigh
 from agent.dns.resolver import Resolver
@@ -112,7 +112,7 @@ async def test_a_vanished_record_is_confirmed_though_the_verdict_stays() -> None
     fake, now = Fake(), Now()
     w = watch(fake, now)
     old = Finding("probe", "", Verdict.FAIL, "broken", "!", records=("it was here",))
-    w._watched["a.com", "probe", ""] = Watched("a.com", old, 1.0, 1.0, 1.0, old)
+    w.published.publish("a.com", "probe", (old,), 1.0)
     fake.authority = {"192.0.2.1:53": GOOD}  # type: ignore[dict-item]
     assert (await look(w)).finding.reason == "split_answers"
 
