@@ -284,3 +284,18 @@ def test_rfc_9990_4_the_organizations_other_names_need_not_agree() -> None:
                   "news.example.com": {"A": ["192.0.2.1"]},
                   "_dmarc.news.example.com": txt(f"v=DMARC1; p=reject; {RUA}")}  # fmt: skip
     assert only("dmarc", zone, "news.example.com").verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["p=nonee; sp=bad; pct=50", "p=none; pct=50; ri=1", "sp=none; rua=mailto:a@example.com!10m; fo=1; fo=1",
+     "p=quarantine; pct=9; rua=" + ",".join(f"mailto:{n}@example.com" for n in range(4))],
+)  # fmt: skip
+def test_no_fix_undoes_another(record: str) -> None:
+    found = only("dmarc", {**BASE, "_dmarc.example.com": txt(f"v=DMARC1; {record}")})
+    records = [p.advice.partition(' TXT "')[2][:-1] for p in found.problems if p.advice.startswith("Publish: _dmarc.")]
+    assert len(records) > 1
+    for text in records:
+        again = only("dmarc", {**BASE, "_dmarc.example.com": txt(text)})
+        # What is left is no mistake but a step to be taken when the reports are clean.
+        assert {p.reason for p in again.problems} <= {"policy_none"}, text

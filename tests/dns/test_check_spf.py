@@ -283,3 +283,18 @@ async def test_3_1_the_old_record_type_of_a_real_server(tmp_path: Path) -> None:
         (finding,) = await run_check(resolver, CHECKS["spf"], Subject("example.test"))
         assert finding.reason == "type_spf"
         await resolver.aclose()
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["ip4:192.0.2.1 +ip4:192.0.2.1 ip4:10.0.0.1 ?all ip4:192.0.2.9", "ip4:127.0.0.1 ip4:192.0.2.1 IP4:192.0.2.1",
+     "redirect=good.com ip4:10.0.0.1 ip4:192.0.2.1 all", "a:host.com a:host.com exp=w.a.com ?all mx"],
+)  # fmt: skip
+def test_no_fix_undoes_another(record: str) -> None:
+    zone = {**NESTED, "host.com": {"A": ["192.0.2.1"]}}
+    found = only("spf", {**zone, "example.com": txt(f"v=spf1 {record}")})
+    records = {p.advice.partition(' TXT "')[2][:-1] for p in found.problems if p.advice.startswith("Publish: ")}
+    for text in records:
+        again = only("spf", {**zone, "example.com": txt(text)})
+        assert again.problems == (), text
+    assert len(records) == 1

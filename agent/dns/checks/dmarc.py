@@ -91,7 +91,20 @@ def _first(domain: str) -> str:
 
 
 def _publish(record: DmarcRecord, **changes: str) -> str:
-    return f'Publish: _dmarc.{record.name} TXT "{record.rewritten(**changes)}"'
+    """The record with ``changes``, and with whatever else in it is wrong put right, so that no fix undoes another."""
+    return f'Publish: _dmarc.{record.name} TXT "{record.rewritten(**{**_repairs(record), **changes})}"'
+
+
+def _repairs(record: DmarcRecord) -> dict[str, str]:
+    changes = dict.fromkeys(record.invalid_policy, "")
+    if not record.level("p"):
+        changes["p"] = "none"
+    uris = [uri.partition("!")[0] for uri in record.uris("rua")]
+    if len(uris) > _REPORT_URIS:
+        changes["rua"] = ",".join(uris[:_REPORT_URIS])
+    elif not record.report_hosts():
+        changes["rua"] = f"mailto:dmarc@{record.name}"
+    return changes
 
 
 def _dangling(domain: str, found: Discovery) -> Generator[tuple[Question, ...], tuple[Answer, ...], Problem | None]:
@@ -134,11 +147,12 @@ def _policy(found: Discovery, record: DmarcRecord, *, parked: bool) -> Iterator[
         tag = record.invalid_policy[0] if record.invalid_policy else "p"
         what = f"{tag}={record.tags[tag][:40]} is no policy" if tag in record.tags else "The tag p= is missing"
         effect = "it counts as p=none" if level else "and without a usable rua= the record is not applied at all"
-        publish = _publish(record, **{**dict.fromkeys(record.invalid_policy, ""), "p": p or "none"})
+        publish = _publish(record)
         verdict = Verdict.WARN if level else Verdict.FAIL
         yield Problem(verdict, "policy_invalid", f"{what}; {effect}.", publish, "RFC 9989 section 4.10.1")
     elif parked and (found.effective_policy != "reject" or {record.level("sp"), record.level("np")} - {"", "reject"}):
-        publish = _publish(record, p="reject", sp="", np="", t="")
+        text = record.rewritten(p="reject", sp="", np="", t="")
+        publish = f'Publish: _dmarc.{record.name} TXT "{text}"'
         yield warn("parked_open", "The domain is parked, yet not all mail in its name is to be rejected.", publish)
     elif level == "none":
         tag = "p" if found.own else ("sp" if record.level("sp") else "p")

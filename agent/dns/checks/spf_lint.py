@@ -92,7 +92,8 @@ def own_problems(domain: str, record: Record) -> Iterator[Problem]:
     def warn(reason: str, detail: str, advice: str, rfc: str = "RFC 7208") -> Problem:
         return Problem(Verdict.WARN, reason, detail, advice, rfc)
 
-    yield from _ending(domain, record)
+    publish = _publish(domain, record)
+    yield from _ending(domain, record, publish)
     if any(term.name == "ptr" for term in record.mechanisms):
         yield warn("ptr_used", "ptr is slow and unreliable and should not be used.", "Replace ptr by ip4 or ip6 terms.",
                    "RFC 7208 section 5.5")  # fmt: skip
@@ -101,36 +102,51 @@ def own_problems(domain: str, record: Record) -> Iterator[Problem]:
                    "answer.", "Shorten it: remove terms that no longer send.", "RFC 7208 section 3.4")  # fmt: skip
     counts = Counter(t.text.lower().lstrip("+") for t in record.mechanisms)
     if repeated := [text for text, n in counts.items() if n > 1]:
-        once = " ".join(["v=spf1", *dict.fromkeys(record.text.split()[1:])])
         yield warn("duplicate_term", f"{repeated[0]!r} stands in the record more than once.",
-                   f'Publish: {domain} TXT "{once}"')  # fmt: skip
+                   publish)  # fmt: skip
     for term in record.mechanisms:
         if wide(term):
             yield warn("network_too_wide", f"{term.text!r} allows more hosts than one sender has.",
                        "Name only the addresses that send.", "RFC 7208 section 5.6")  # fmt: skip
         elif term.network and not reachable(network_of(term.network)):
-            yield warn("network_not_public", f"{term.text!r} is no public address space.", f"Remove {term.text}.",
+            yield warn("network_not_public", f"{term.text!r} is no public address space.", publish,
                        "RFC 7208 section 5.6")  # fmt: skip
     if unknown := [m.text for m in record.modifiers if m.name not in _KNOWN_MODIFIERS]:
         yield warn("unknown_modifier", f"{unknown[0][:200]!r} is no known modifier and is ignored.",
                    "If a mechanism was meant, write it with a colon; else remove it.", "RFC 7208 6")  # fmt: skip
 
 
-def _ending(domain: str, record: Record) -> Iterator[Problem]:
+def _publish(domain: str, record: Record) -> str:
+    """The record with all put right that needs no knowledge of who sends, so that no fix undoes another: each term
+    once, none that cannot count, an end that refuses."""
+    words = record.text.split()[1:]
+    end = _end(words)
+    useless = {t.text for t in record.mechanisms if t.network and not reachable(network_of(t.network))}
+    before = words if end is None else [w for w in words[:end] if w.lower().partition("=")[0] not in _KNOWN_MODIFIERS]
+    kept = {word.lower().lstrip("+"): word for word in reversed(before) if word not in useless}
+    text = ["v=spf1", *reversed(kept.values())]
+    if end is not None:
+        closing = words[end] if words[end][0] in "-~" else "~all"
+        text += [closing, *(word for word in words if word.lower().startswith("exp="))]
+    elif record.redirect is None:
+        text.append("~all")
+    return f'Publish: {domain} TXT "{" ".join(text)}"'
+
+
+def _end(words: list[str]) -> int | None:
+    return next((n for n, word in enumerate(words) if word.lower().lstrip("+-~?") == "all"), None)
+
+
+def _ending(domain: str, record: Record, publish: str) -> Iterator[Problem]:
     """What becomes of hosts that no term names."""
     words = record.text.split()[1:]
-    end = next((n for n, word in enumerate(words) if word.lower().lstrip("+-~?") == "all"), None)
+    end = _end(words)
     if end is None:
         if record.redirect is None:
             detail = "The record ends without all or redirect, which means neutral for every other host."
-            publish = f'Publish: {domain} TXT "{record.text.rstrip()} ~all"'
             yield Problem(Verdict.WARN, "neutral_all", detail, publish, "RFC 7208 section 4.7")
         return
-    modifiers = [word for word in words if word.lower().startswith("exp=")]
-    before = [word for word in words[:end] if word.lower().partition("=")[0] not in _KNOWN_MODIFIERS]
     qualifier = words[end][0] if words[end][0] in "+-~?" else "+"
-    closing = "~all" if qualifier in "+?" else words[end]
-    publish = f'Publish: {domain} TXT "{" ".join(["v=spf1", *before, closing, *modifiers])}"'
     if qualifier == "+":
         detail = f"{words[end]!r} lets every host on the Internet send as {domain}."
         yield Problem(Verdict.FAIL, "plus_all", detail, publish, "RFC 7208 section 5.1")
