@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -11,9 +12,9 @@ import yaml
 
 from agent.daemon import SHUTDOWN_REQUESTS
 from agent.intake.gate import QUEUE_EVENTS
-from agent.settings import Listen
+from agent.settings import Listen, load
 from agent.views.catalogue import CATALOGUE, PREFIX
-from tests.deploy.manifests import ROOT, SECRETS, kustomized, one
+from tests.deploy.manifests import ROOT, SECRETS, kustomized, one, secret_files, verification_key
 
 OVERLAYS = {"embedded": "Deployment", "scaled": "Deployment", "edge": "StatefulSet"}
 NAME, INSTANCE, COMPONENT, VERSION = (f"app.kubernetes.io/{x}" for x in ("name", "instance", "component", "version"))
@@ -125,6 +126,20 @@ def test_every_secret_that_is_read_is_in_the_example(form: str) -> None:
     assert read == set(secret["stringData"])
 
 
+@pytest.mark.parametrize("form", ["embedded", "edge"])
+def test_the_agent_accepts_the_settings(form: str, tmp_path: Path) -> None:
+    folder = "base" if form == "embedded" else f"overlays/{form}"
+    keys = yaml.safe_load((ROOT / "deploy" / folder / "secret.example.yaml").read_text())["stringData"]
+    secret_files(tmp_path, {**dict.fromkeys(keys, "k" * 64), "sendgrid_verification_key": verification_key()})
+    path = tmp_path / "mailvitals.yaml"
+    path.write_text(one(objects(form), "ConfigMap")["data"]["mailvitals.yaml"].replace(SECRETS, str(tmp_path)))
+    given = {e["name"]: e.get("value", "10.1.2.3").replace(SECRETS, str(tmp_path)) for e in container(form)["env"]}
+    environment = {k: v.replace("$(POD_IP)", "10.1.2.3") for k, v in given.items() if k.startswith("MAILVITALS_")}
+    settings = load(path, environment)
+    assert settings.listen.private == "10.1.2.3:8081"
+    assert settings.bus.mode == ("edge" if form == "edge" else "none")
+
+
 # The scaled form.
 
 
@@ -179,3 +194,6 @@ def test_an_edge_keeps_its_spool() -> None:
 
 def test_an_edge_reaches_the_broker_and_no_alertmanager() -> None:
     assert egress("edge") == {53, 443, 8883}
+    settings = yaml.safe_load(one(objects("edge"), "ConfigMap")["data"]["mailvitals.yaml"])
+    assert settings["bus"]["url"].endswith(":8883")
+    assert "alertmanagers" not in settings
