@@ -6,7 +6,7 @@ Sources: the services' set-up guides and the Domain Connect template repository.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 
 import msgspec
 
@@ -80,9 +80,12 @@ class Probe(msgspec.Struct, frozen=True):
     lost: Answer | None = None
 
 
-def probe(domain: str) -> Generator[tuple[Question, ...], tuple[Answer, ...], Probe]:
-    """Look for the usual selectors below a domain, at most ``len(SERVICES)`` questions. That none is found proves
-    nothing: selectors can have any name."""
+def probe(
+    domain: str, among: Collection[str] | None = None
+) -> Generator[tuple[Question, ...], tuple[Answer, ...], Probe]:
+    """Look for the usual selectors below a domain, or for those ``among`` them, with a question for each and two more.
+    That none is found proves nothing: selectors can have any name."""
+    selectors = SERVICES if among is None else among
     root = f"_domainkey.{domain}"
     below, nobody = yield (Question(root, "TXT"), Question(f"{_NOBODY}.{root}", "TXT"))
     for answer in (below, nobody):
@@ -90,11 +93,11 @@ def probe(domain: str) -> Generator[tuple[Question, ...], tuple[Answer, ...], Pr
             return Probe({}, lost=answer)
     if below.outcome is Outcome.NXDOMAIN:
         return Probe({}, empty=True)
-    answers = yield tuple(Question(f"{selector}.{root}", "TXT") for selector in SERVICES)
+    answers = yield tuple(Question(f"{selector}.{root}", "TXT") for selector in selectors)
     wildcard = set(nobody.records)
     found = {
         selector: answer
-        for selector, answer in zip(SERVICES, answers, strict=True)
+        for selector, answer in zip(selectors, answers, strict=True)
         if not wildcard.issuperset(answer.records) and any(map(_is_key, answer.records))
     }
     return Probe(found, lost=next((a for a in answers if not a.outcome.definitive), None))

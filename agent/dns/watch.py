@@ -18,6 +18,7 @@ import structlog
 from agent.dns.audit import Audits
 from agent.dns.checks import CHECKS
 from agent.dns.checks.base import SEVERITY, Check, Finding, Subject, Verdict, Watched
+from agent.dns.discovery import Discoveries
 from agent.dns.follow import CHECK_LIMIT, run_check
 from agent.dns.health import Health, self_check
 from agent.dns.opinion import Weight, second_opinion
@@ -91,6 +92,7 @@ class Watch:
         self._confirming = asyncio.Semaphore(_CONFIRMING)
         self._doubted: dict[tuple[str, str, str], tuple[str, float, int]] = {}  # reason, since, looks
         self._failures: dict[tuple[str, str], int] = {}
+        self._discoveries = Discoveries(self._rng)
         self._turns: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._due: dict[str, float] = {}
         self._schedule = Schedule(self._look)
@@ -131,6 +133,7 @@ class Watch:
         not watched."""
         if domain not in self._subjects:
             raise KeyError(domain)
+        self._discoveries.forget(domain)
         await asyncio.gather(*(self._look((domain, check)) for check in self._checks))
         return self.published.of(domain)
 
@@ -186,7 +189,7 @@ class Watch:
         return delay
 
     async def _believed(self, domain: str, check: str) -> tuple[Finding, ...]:
-        subject, plan = self._subjects[domain], self._checks[check]
+        subject, plan = self._discoveries.known(self._subjects[domain], self._clock()), self._checks[check]
         answers = self._view(domain)
         findings = await run_check(answers, plan, subject, limit=self._limit)
         if any(self._is_bad_news(domain, f) for f in findings):
@@ -205,6 +208,8 @@ class Watch:
         elif self._audits.is_due((domain, check), findings):
             async with self._confirming:
                 findings = await self._audits.audited(answers, plan, subject, (domain, check), findings)
+        if check == "dkim":
+            self._discoveries.note(subject, findings, self._clock())
         for f in findings:
             if f.reason != "unconfirmed":
                 self._doubted.pop((domain, check, f.subject), None)

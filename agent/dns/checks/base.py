@@ -38,9 +38,10 @@ class MailStream(msgspec.Struct, frozen=True):
 
 class Subject(msgspec.Struct, frozen=True):
     """What is checked: a domain and what settings say of it. ``parked`` is a domain that sends nothing and must not be
-    usable by others; ``probe_selectors`` looks for the usual DKIM selectors although some are known. ``helo`` are the
-    names with which sending addresses greet. ``rdap`` allows the registry to be asked when the domain expires,
-    ``smtp_probe`` a connection to port 25 of its mail hosts."""
+    usable by others; ``probe_selectors`` looks for the usual DKIM selectors although some are known; of the usual ones
+    ``found_selectors`` were found not long ago, and the others need not be looked for, ``None`` when they must.
+    ``helo`` are the names with which sending addresses greet. ``rdap`` allows the registry to be asked when the domain
+    expires, ``smtp_probe`` a connection to port 25 of its mail hosts."""
 
     domain: str
     dkim_selectors: tuple[str, ...] = ()
@@ -53,6 +54,7 @@ class Subject(msgspec.Struct, frozen=True):
     rdap: bool = False
     smtp_probe: bool = False
     mail_streams: tuple[MailStream, ...] = ()
+    found_selectors: tuple[str, ...] | None = None
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -32,7 +32,7 @@ def _plan(subject: Subject) -> Plan:
     selectors = tuple(dict.fromkeys(subject.dkim_selectors))
     findings = (yield from _configured(subject, selectors)) if selectors else ()
     if subject.probe_selectors or not (selectors or subject.parked):
-        probed = yield from probe(subject.domain)
+        probed = yield from probe(subject.domain, subject.found_selectors)
         findings += tuple(_guessed(subject.domain, s, a) for s, a in probed.found.items() if s not in selectors)
         return findings or (_nothing(subject.domain, probed),)
     if not findings:
