@@ -114,13 +114,17 @@ def test_no_configured_secret_is_logged_exported_answered_or_stored(tmp_path: Pa
         {"url": "http://127.0.0.1:10", "username": "alerts", "password": "alertmanager-password-0123456789"},
     ]
     store = {"url": f"sqlite:///{tmp_path}/ledger.db", "identity_key": "identity-key-" + "k" * 40}
-    more = {"sources": sources, "blocklists": blocked, "alertmanagers": alertmanagers, "store": store}
+    bus = {
+        "mode": "core", "url": "mqtt://127.0.0.1:9", "username": "mailvitals-core",
+        "password": "bus-password-0123456789", "key": "bus-key-" + "b" * 40,
+    }  # fmt: skip
+    more = {"sources": sources, "blocklists": blocked, "alertmanagers": alertmanagers, "store": store, "bus": bus}
     with live_agent(tmp_path, listen={"private_token": TOKEN}, **more) as live:
         settings = load(live.agent.config, {})
         credentials = [one.credentials for one in settings.sources]
         secrets = {secret for secret in (*_secrets(settings), *_texts(credentials)) if len(secret) > 8}
         assert len(secrets) > len(SIMULATORS)
-        assert {TOKEN, store["identity_key"], blocked[0]["key"]} <= secrets
+        assert {TOKEN, store["identity_key"], blocked[0]["key"], bus["key"], bus["password"]} <= secrets
 
         answers = []
         for source in sources:
