@@ -53,6 +53,7 @@ from agent.views.http import NotLeading, create_app
 from agent.views.metrics import Metrics
 from agent.views.state import AlertmanagerView, Readiness, SourceView, State
 from agent.views.tls import ServerTls
+from agent.vitals.courses import Memory
 from agent.vitals.evaluate import edges, evaluate
 from agent.vitals.phases import Phase
 from agent.vitals.trends import Plan
@@ -129,6 +130,7 @@ class Daemon:
         self._turned = time.monotonic()
         self._ready = {"store": "not probed yet", "intake": "not open yet", "evaluation": "not done yet", "clock": ""}
         self._snapshot: Snapshot | None = None
+        self._memory = Memory()
         self._incidents: dict[str, Incident] = {}
         self._refused: dict[str, float] = {}  # when each source was last refused by any agent
         self._leading = 0  # the epoch whose state this process has taken up
@@ -354,6 +356,7 @@ class Daemon:
             hours,
             days,
             domain_hour_rows=domain_hours,
+            memory=self._memory,
             stale_after=self._settings.vitals.stale_after,
             bounce_classes=self._settings.vitals.bounce_classes,
             phases=self._phases,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from agent.vitals.courses import Memory
 from agent.vitals.phases import PHASES, Phase
-from agent.vitals.rates import BOUNCE_CLASSES, COUNTED_CLASSES, FIELDS, Counts, rates, total
+from agent.vitals.rates import BOUNCE_CLASSES, COUNTED_CLASSES, FIELDS, Counts, total
 from agent.vitals.types import SCOPES, WINDOWS, DomainVitals, Judgement, Rate, Snapshot
-from agent.vitals.verdicts import STALE_AFTER, Hour, decide, targets
+from agent.vitals.verdicts import STALE_AFTER, Hour, judge, targets
 from agent.vitals.volume import monthly_volume, projected_volume
 
 MINUTE, HOUR = 60, 3600
-DAY_WINDOW = WINDOWS["24h"]
 
 Cell = tuple[str, str, str, str]
 """(domain, provider, stream, mailbox provider)"""
@@ -56,6 +56,7 @@ def evaluate(
     day_rows: Iterable[Row],
     *,
     domain_hour_rows: Iterable[Row] | None = None,
+    memory: Memory | None = None,
     last_event: Mapping[str, float] | None = None,
     stale_after: float = STALE_AFTER,
     bounce_classes: tuple[str, ...] = COUNTED_CLASSES,
@@ -72,11 +73,13 @@ def evaluate(
 
     Rows may come summed: minutes up to their hour and hours up to any length, as long as no window's beginning lies
     within what was summed. Verdicts then need the hours as they are in ``domain_hour_rows``, summed over everything
-    but the domain.
+    but the domain. ``memory`` is the same from call to call.
 
-    Cost: one pass over each kind of row, about half a microsecond a row, and two bounds (cached by their counts, 10
-    to 50 microseconds when new) for each rate of each part.
+    Cost: one pass over each kind of row, about half a microsecond a row, and two bounds of 10 to 50 microseconds for
+    each rate of each part whose counts changed.
     """
+    memory = memory or Memory()
+    memory.begin(domains)
     last: dict[str, float] = dict(last_event or {})
     recent = _Bands(now, _MINUTE_WINDOWS, MINUTE)
     longer = _Bands(now, _HOUR_WINDOWS, HOUR)
@@ -107,27 +110,25 @@ def evaluate(
 
     found = {}
     for domain, own in cells.items():
-        totals, parts = _split(own, windows, bounce_classes)
+        totals, parts = _split(domain, own, windows, bounce_classes, memory)
         last_event_at = min(last.get(domain, 0.0), now)
         phase = domains.get(domain)
         volumes = days.get(domain, {})
         judgements: tuple[Judgement, ...] = ()
         if phase is not None:
-            hours = _hourly(recent.hours.get(domain, {}), hourly.hours.get(domain, {}), now)
-            judgements = tuple(
-                decide(hours, target, now)
-                for target in targets(
-                    phase,
-                    last_event_at=last_event_at,
-                    stale_after=stale_after,
-                    bounce_classes=bounce_classes,
-                    phases=phases,
-                )
+            held = targets(
+                phase,
+                last_event_at=last_event_at,
+                stale_after=stale_after,
+                bounce_classes=bounce_classes,
+                phases=phases,
             )
+            stand = memory.standings(domain, hourly.hours.get(domain, {}), held, now)
+            judgements = tuple(judge(target, totals, at, now) for target, at in zip(held, stand, strict=True))
         found[domain] = DomainVitals(
             domain=domain,
             phase=phase.name if phase else "",
-            rates={window: rates(counts, bounce_classes) for window, counts in totals.items()},
+            rates={w: memory.rates((domain, w), counts, bounce_classes) for w, counts in totals.items()},
             parts=parts,
             attempted={window: counts.attempted for window, counts in totals.items()},
             judgements=judgements,
@@ -198,27 +199,12 @@ class _Bands:
         return result
 
 
-def _hourly(recent: Mapping[int, list[int]], longer: Mapping[int, list[int]], now: float) -> list[Hour]:
-    """The hours of 30 days such that their last 24h are exactly the minutes of the published 24h rates.
-
-    Whole hours would reach up to one hour further back, and a verdict would contradict the rate beside it. So the
-    hours that overlap the last 24h are made of minutes; what the oldest of them held before is put with the hour
-    before it, where it is out of the 24h window and changes nothing in the longer ones.
-    """
-    edge = now - DAY_WINDOW
-    hours = [(start, Counts(*values)) for start, values in recent.items()]
-    for start, values in longer.items():
-        if start + HOUR <= edge:
-            hours.append((start, Counts(*values)))
-        elif start <= edge:
-            inside = recent.get(start, [0] * len(values))
-            before = (max(0, whole - part) for whole, part in zip(values, inside, strict=True))
-            hours.append((start - HOUR, Counts(*before)))
-    return hours
-
-
 def _split(
-    cells: Iterable[Cell], windows: Mapping[str, Mapping[Cell, Counts]], bounce_classes: tuple[str, ...]
+    domain: str,
+    cells: Iterable[Cell],
+    windows: Mapping[str, Mapping[Cell, Counts]],
+    bounce_classes: tuple[str, ...],
+    memory: Memory,
 ) -> tuple[dict[str, Counts], dict[str, dict[str, dict[str, dict[str, Rate]]]]]:
     """One domain's counts per window, and the rates of its parts by scope, part and window."""
     own = list(cells)
@@ -234,7 +220,7 @@ def _split(
                 if cell[place]:
                     by_part.setdefault(cell[place], []).append(counts)
             for part, several in sorted(by_part.items()):
-                found = rates(total(several), bounce_classes)
+                found = memory.rates((domain, scope, part, window), total(several), bounce_classes)
                 if found:
                     parts[scope].setdefault(part, {})[window] = found
     return totals, parts

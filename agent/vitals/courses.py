@@ -1,0 +1,133 @@
+"""What is kept from one evaluation to the next, so that only what changed is worked out again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agent.vitals.rates import Counts, rates
+from agent.vitals.sequence import Course
+from agent.vitals.types import Rate
+from agent.vitals.verdicts import DAY, HOUR, Standing, Target, standing, standing_of_days
+
+Values = Mapping[int, Sequence[int]]
+"""What was counted in each hour, by its beginning, in the order of ``FIELDS``."""
+
+# A course is kept at hours that divide by the second number, as far back as the first (both in hours).
+_MARKS = ((2, 1), (36, 12), (31 * 24, 120))
+
+
+class Memory:
+    """The memory of ``evaluate``: about ten kilobytes for each series, one for each window of each part. What it
+    answers is what ``decide`` and ``rates`` answer from the same counts, but that a course remembers what is older
+    than the hours at hand."""
+
+    def __init__(self) -> None:
+        self._rates: dict[tuple[str, ...], tuple[Counts, dict[str, Rate]]] = {}
+        self._fresh: dict[tuple[str, ...], tuple[Counts, dict[str, Rate]]] = {}
+        self._seen: dict[str, dict[int, list[int]]] = {}
+        self._series: dict[tuple[str, Target], _Series] = {}
+
+    def standings(self, domain: str, values: Values, targets: Sequence[Target], now: float) -> list[Standing]:
+        """Where each target of a domain stands at ``now``. A round in which nothing changed costs some 50 microseconds
+        a domain, a changed hour about 5 microseconds for each hour since the last mark before it."""
+        seen = self._seen.get(domain)
+        since = 0
+        if seen is not None:
+            first = min(values, default=0)
+            changed = (
+                hour for hour in values.keys() | seen.keys() if hour >= first and values.get(hour) != seen.get(hour)
+            )
+            since = 0 if seen == values else min(changed, default=0)
+            since = since or max(values, default=0) + 1
+        if seen is None or seen != values:
+            self._seen[domain] = {hour: list(each) for hour, each in values.items()}
+        found = []
+        for target in targets:
+            if target.name == "capacity":
+                found.append(Standing())
+                continue
+            key = domain, _lasting(target)
+            series = self._series.get(key)
+            if series is None:
+                series, since_here = self._series.setdefault(key, _Series(target)), 0
+            else:
+                since_here = since
+            series.come(values, since_here, target)
+            found.append(series.standing(target, now))
+        return found
+
+    def rates(self, key: tuple[str, ...], counts: Counts, bounce_classes: tuple[str, ...]) -> dict[str, Rate]:
+        """The rates of what ``key`` stands for, anew only if its counts are others than in the last round."""
+        kept = self._rates.get(key)
+        if kept is None or kept[0] != counts:
+            kept = counts, rates(counts, bounce_classes)
+        self._fresh[key] = kept
+        return kept[1]
+
+    def begin(self, domains: Mapping[str, object]) -> None:
+        """Begin a round. Only courses of these domains and rates of the last round are kept, or what strangers send
+        would be remembered for ever."""
+        self._rates, self._fresh = self._fresh, {}
+        for domain in self._seen.keys() - domains.keys():
+            del self._seen[domain]
+        self._series = {key: series for key, series in self._series.items() if key[0] in domains}
+
+
+def _lasting(target: Target) -> Target:
+    """A target without what changes from look to look."""
+    return Target(
+        name=target.name, windows=target.windows, met=target.met, breach=target.breach,
+        bounce_classes=target.bounce_classes,
+    )  # fmt: skip
+
+
+class _Series:
+    def __init__(self, target: Target) -> None:
+        self.course = Course(target.share(target.breach))
+        self.marks: dict[int, Course] = {}  # by hour: as it was before that hour
+        self.days: dict[int, tuple[int, int]] = {}
+
+    def come(self, values: Values, since: int, target: Target) -> None:
+        """Take the hours from ``since`` on as they are now; all of them for 0."""
+        if target.name == "complaint":
+            self._days(values, since, target)
+            return
+        if since > self.course.hour and self.course.hour:
+            begin, course = since, self.course
+        else:
+            begin = max((hour for hour in self.marks if hour <= since), default=0)
+            course = self.marks[begin].copy() if begin else Course(target.share(target.breach))
+        self.marks = {hour: mark for hour, mark in self.marks.items() if hour <= begin}
+        hours = sorted(hour for hour in values if hour >= begin)
+        newest = hours[-1] if hours else 0
+        for hour in hours:
+            if any(newest - hour < HOUR * back and hour % (HOUR * step) == 0 for back, step in _MARKS):
+                self.marks[hour] = course.copy()
+            course.take(hour, *target.of(Counts(*values[hour])), target.memory)
+        self.course = course
+        self._thin(newest)
+
+    def _thin(self, newest: int) -> None:
+        if len(self.marks) > 16:
+            self.marks = {
+                hour: mark
+                for hour, mark in self.marks.items()
+                if any(newest - hour < HOUR * back and hour % (HOUR * step) == 0 for back, step in _MARKS)
+            }
+
+    def _days(self, values: Values, since: int, target: Target) -> None:
+        begin = since - since % DAY
+        oldest = min(values, default=0) - 2 * DAY
+        self.days = {day: both for day, both in self.days.items() if oldest < day < begin}
+        for hour, each in values.items():
+            if hour >= begin:
+                failures, trials = target.of(Counts(*each))
+                day = hour - hour % DAY
+                before = self.days.get(day, (0, 0))
+                self.days[day] = before[0] + failures, before[1] + trials
+
+    def standing(self, target: Target, now: float) -> Standing:
+        if target.name != "complaint":
+            return standing(self.course, target, now)
+        oldest = now - target.memory - DAY
+        return standing_of_days([(d, *both) for d, both in self.days.items() if d > oldest], target, now)
