@@ -177,6 +177,7 @@ class Daemon:
         self._trends = TrendWatch(
             self.ledger, _plans(settings, self._phases), self._phases, settings.vitals.bounce_classes,
             clock=clock, doubt=self._clock_watch.doubt, snapshot=lambda: self._snapshot,
+            stale_after=settings.vitals.stale_after,
         )  # fmt: skip
         self._posture = Posture(
             settings,
@@ -370,7 +371,14 @@ class Daemon:
     async def _decide(self, snapshot: Snapshot, now: float, hints: Mapping[tuple[str, str], str], epoch: int) -> None:
         """What follows from what is known, as the leader of ``epoch``."""
         base = self._settings.alerts.runbook_base
-        found = conditions(snapshot, self._posture.findings(), self._domain_phases, base, bounce_hints=hints)
+        found = conditions(
+            snapshot,
+            self._posture.findings(),
+            self._domain_phases,
+            base,
+            bounce_hints=hints,
+            explained=self._trends.explained(),
+        )
         found += source_conditions(self._source_health(), now, self._settings.vitals.stale_after, base)
         before = self._incidents
         self._incidents = step(before, found, now, self._settings.alerts.quiet_period)

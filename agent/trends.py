@@ -16,9 +16,11 @@ from agent.ledger.base import DAY, HOUR, Ledger, StoreUnavailable
 from agent.vitals.gate import Check, PhaseGate, Proven, gate
 from agent.vitals.phases import Phase
 from agent.vitals.trends import DomainTrends, Memory, Plan, domain_trends
-from agent.vitals.types import DomainVitals, Snapshot
+from agent.vitals.types import DomainVitals, Snapshot, TargetVerdict
+from agent.vitals.verdicts import STALE_AFTER, targets
 
 EVERY = 300.0  # seconds between two looks at the same domain, at least
+SOON = 30.0  # seconds, where a breach is not explained yet
 PAUSE = 1.0  # seconds between two rounds
 # Of the time a look takes, so much more is waited: a thousand domains must not keep a core busy.
 REST = 9.0
@@ -42,9 +44,11 @@ class TrendWatch:
         clock: Callable[[], float],
         doubt: Callable[[], str],
         snapshot: Callable[[], Snapshot | None],
+        stale_after: float = STALE_AFTER,
     ) -> None:
         self._ledger, self._plans, self._phases, self._classes = ledger, plans, phases, bounce_classes
         self._clock, self._doubt, self._snapshot = clock, doubt, snapshot
+        self._stale_after = stale_after
         self._memory: dict[str, Memory] = {domain: {} for domain in plans}
         self._seen: dict[str, tuple[object, ...]] = {}
         self._looked_at: dict[str, float] = {}
@@ -57,7 +61,12 @@ class TrendWatch:
         failing = False
         while True:
             began = time.monotonic()
-            due = [d for d in self._plans if began - self._looked_at.get(d, float("-inf")) >= EVERY]
+            unexplained = self._unexplained()
+            due = [
+                d
+                for d in sorted(self._plans, key=lambda domain: domain not in unexplained)
+                if began - self._looked_at.get(d, float("-inf")) >= (SOON if d in unexplained else EVERY)
+            ]
             for domain in due if not self._doubt() and self._snapshot() else ():
                 began = time.monotonic()
                 try:
@@ -73,11 +82,31 @@ class TrendWatch:
                 await asyncio.sleep(REST * (time.monotonic() - began))
             await asyncio.sleep(PAUSE)
 
+    def _unexplained(self) -> set[str]:
+        """The domains with a breach that came after the last look: whoever is told of it wants to know where."""
+        snapshot = self._snapshot()
+        found = set()
+        for domain, vitals in snapshot.domains.items() if snapshot else ():
+            told = {e.target for e in self.trends[domain].explained} if domain in self.trends else set()
+            if any(j.verdict is TargetVerdict.BREACHED and j.target not in told for j in vitals.judgements):
+                found.add(domain)
+        return found
+
+    def explained(self) -> dict[tuple[str, str], str]:
+        """By domain and target: a sentence on which part of the mail makes a breach, where there is one to tell."""
+        return {
+            (domain, found.target): found.sentence
+            for domain, trends in self.trends.items()
+            for found in trends.explained
+            if found.sentence
+        }
+
     async def look(self, domain: str) -> None:
         """Look at one domain, unless nothing has changed since. Raises ``StoreUnavailable``."""
         now, snapshot = self._clock(), self._snapshot()
         vitals = snapshot.domains.get(domain) if snapshot else None
-        seen = (now // HOUR, vitals.last_event_at, vitals.rates.get("30d")) if vitals else (now // HOUR,)
+        breached = [j.target for j in vitals.judgements if j.verdict is TargetVerdict.BREACHED] if vitals else []
+        seen = (now // HOUR, vitals.last_event_at, vitals.rates.get("30d"), breached) if vitals else (now // HOUR,)
         if self._seen.get(domain) == seen:
             return
         plan = self._plans[domain]
@@ -88,7 +117,21 @@ class TrendWatch:
             hours += await self._ledger.rows(HOUR, since, min(since + STEP, now), domain=domain)
         days = await self._ledger.rows(DAY, now - depth, now, domain=domain)
         self.trends[domain], self._proven[domain] = await asyncio.to_thread(
-            domain_trends, hours, days, plan, now, self._memory[domain], bounce_classes=self._classes
+            domain_trends,
+            hours,
+            days,
+            plan,
+            now,
+            self._memory[domain],
+            bounce_classes=self._classes,
+            held=targets(
+                plan.phase,
+                last_event_at=vitals.last_event_at if vitals else 0.0,
+                stale_after=self._stale_after,
+                bounce_classes=self._classes,
+                phases=self._phases,
+            ),
+            judgements=vitals.judgements if vitals else (),
         )
         self._seen[domain] = seen
 

@@ -85,17 +85,19 @@ def conditions(
     runbook_base: str,
     *,
     bounce_hints: Mapping[tuple[str, str], str] | None = None,
+    explained: Mapping[tuple[str, str], str] | None = None,
 ) -> list[Condition]:
     """What would be worth an alert now. ``domain_phases`` names the phase of each configured domain; findings of
     other domains are left out. ``bounce_hints`` has, for some domains and targets, a sentence on what the bounces that
-    count for the target have in common.
+    count for the target have in common, and ``explained`` one on which part of the mail makes the breach.
     ``runbook_base`` is a URL or path; ``#`` and the alert's anchor are appended."""
     found = []
     for vitals in snapshot.domains.values() if snapshot else ():
         for judgement in vitals.judgements:
             if judgement.target in _RATE_TARGETS:
                 hint = (bounce_hints or {}).get((vitals.domain, judgement.target), "")
-                found.append(_target(vitals, judgement, hint, runbook_base))
+                where = (explained or {}).get((vitals.domain, judgement.target), "")
+                found.append(_target(vitals, judgement, where, hint, runbook_base))
     for item in watched:
         if item.domain not in domain_phases:
             continue
@@ -132,12 +134,14 @@ def target_holds(judgement: Judgement) -> Holds:
     return Holds.NO if rate.value == (1.0 if higher_is_better else 0.0) else Holds.UNKNOWN
 
 
-def _target(vitals: DomainVitals, judgement: Judgement, bounce_hint: str, runbook_base: str) -> Condition:
+def _target(vitals: DomainVitals, judgement: Judgement, where: str, bounce_hint: str, runbook_base: str) -> Condition:
     description = [f"{judgement.target.capitalize()} of {vitals.domain}: {judgement.reason}."]
     if judgement.rate:
         description.append(f"{_in_words(judgement.rate)} over {judgement.window}.")
     if judgement.target == "deliverability":
         description.append(_ACCEPTANCE)
+    if where:
+        description.append(where)
     if bounce_hint:
         description.append(bounce_hint)
     return _condition(

@@ -204,8 +204,22 @@ def _ratios() -> list[Metric]:
     return metrics
 
 
+def _part_verdicts() -> list[Metric]:
+    return [
+        Metric(
+            f"{scope}_target_verdict",
+            "gauge",
+            ("domain", scope, "target", "verdict"),
+            f"State set: 1 for the verdict of the target within one {scope.replace('_', ' ')}, 0 for the others.",
+            whole=True,
+        )
+        for scope in SCOPES
+    ]
+
+
 WHOLE = (
     *_ratios(),
+    *_part_verdicts(),
     Metric("attempted", "gauge", ("domain", "window"), "Mails attempted: delivered plus bounced.", whole=True),
     Metric(
         "target_verdict",

@@ -28,7 +28,9 @@ Fields are only ever added under ``api`` 1. Times are Unix seconds (0 = never), 
 - ``trends`` by domain: ``at``; ``shifts`` (``scope``, ``part``, ``rate``, ``at``, ``earliest``, ``latest``, ``before``,
   ``after``, ``direction``, ``confidence``), oldest first; ``directions`` (``scope``, ``part``, ``rate``, ``direction``,
   ``confidence``, ``factor`` and its bounds, ``recent``, ``previous``); ``forecasts`` (``limit``, ``amount``,
-  ``reached``, ``at``, ``earliest``, ``latest``, ``horizon``, ``growth`` and its bounds)
+  ``reached``, ``at``, ``earliest``, ``latest``, ``horizon``, ``growth`` and its bounds); ``verdicts`` of the parts
+  (``scope``, ``part``, ``target``, ``verdict``, ``failures``, ``trials``, ``since``); ``explained``, for each breach
+  (``target``, ``where``, ``failures`` of ``trials`` there, ``other_failures`` of ``other_trials`` elsewhere)
 - ``gates`` by domain: ``phase``, ``next_phase``, ``state`` (``ready``, ``not_yet``, ``cannot_tell``), ``earliest``,
   ``weeks``, ``items`` (``name``, ``state``: ``passed``, ``blocking``, ``unknown``; ``evidence``, ``earliest``)
 """

@@ -50,6 +50,7 @@ class WholeCollector(Collector):
             _add_incidents(families, state)
             _add_signs_of_life(families, state)
             _add_trends(families, state)
+            _add_part_verdicts(families, state, self._budget // 4)
             _add_gates(families, state)
             if state.snapshot is not None:
                 families["last_evaluation_timestamp_seconds"].add_metric([], state.snapshot.evaluated_at)
@@ -200,6 +201,16 @@ def _add_trends(families: dict[str, GaugeMetricFamily], state: State) -> None:
                 if reached is not None:
                     labels = [domain, forecast.limit]
                     families[f"capacity_reached{end}_timestamp_seconds"].add_metric(labels, reached)
+
+
+def _add_part_verdicts(families: dict[str, GaugeMetricFamily], state: State, budget: int) -> None:
+    """As many as the budget has room for, breached ones first, then those with most mail."""
+    found = [(domain, part) for domain, trends in state.trends.items() for part in trends.verdicts]
+    found.sort(key=lambda f: (f[1].verdict != TargetVerdict.BREACHED, -f[1].trials, f[0], f[1].part))
+    for domain, part in found[: budget // len(TargetVerdict)]:
+        for verdict in TargetVerdict:
+            labels = [label_value(domain), label_value(part.part), part.target, verdict.value]
+            families[f"{part.scope}_target_verdict"].add_metric(labels, float(verdict == part.verdict))
 
 
 def _add_gates(families: dict[str, GaugeMetricFamily], state: State) -> None:

@@ -65,12 +65,13 @@ def _ratios(limit: float, odds: Sequence[float]) -> tuple[tuple[float, float], .
 class Course(msgspec.Struct):
     """How far the evidence of one series has come. Hours are Unix seconds of their beginning, 0 = none.
 
-    ``evidence`` is in hours of mail: ``ALARM`` of it is an alarm. ``breached_since`` is when the present breach is
+    ``evidence`` is in hours of mail: ``alarm`` of it is an alarm. ``breached_since`` is when the present breach is
     likely to have begun, ``confirmed`` the last hour whose evidence reached the alarm, ``ended`` the hour in which the
     last breach was over.
     """
 
     limit: float
+    alarm: float = ALARM
     hour: int = 0
     evidence: float = 0.0
     breached_since: int = 0
@@ -113,7 +114,7 @@ class Course(msgspec.Struct):
         hours = min(1.0, trials * self.limit / _WHOLE_HOUR)
         self.above = _stepped(self.above, ratios, hours, x, n)
         self.evidence = sum(map(mul, _ABOVE_WEIGHTS, self.above))
-        alarmed = self.evidence >= ALARM and self.run_failures >= LEAST_FAILURES
+        alarmed = self.evidence >= self.alarm and self.run_failures >= LEAST_FAILURES
         if self.breached_since and not alarmed:
             self.below = _stepped(self.below, _ratios(self.limit, _BELOW), hours, x, n)
             if sum(map(mul, _BELOW_WEIGHTS, self.below)) >= RECOVERY:
@@ -162,9 +163,9 @@ def _stepped(
     return [(r + hours) * exp(x * gain + n * cost) for r, (gain, cost) in zip(evidence, ratios, strict=True)]
 
 
-def course(hours: Iterable[tuple[int, int, int]], limit: float, memory: float) -> Course:
+def course(hours: Iterable[tuple[int, int, int]], limit: float, memory: float, alarm: float = ALARM) -> Course:
     """The course of a whole series of (hour, failures, trials), in any order. About 3 microseconds an hour."""
-    found = Course(limit)
+    found = Course(limit, alarm)
     for hour, failures, trials in sorted(hours):
         found.take(hour, failures, trials, memory)
     return found

@@ -142,17 +142,19 @@ def standing(course: Course, target: Target, now: float) -> Standing:
     return Standing(course.evidence, course.breached_since if lasts else 0, recent, course.dispersion)
 
 
-def standing_of_days(days: Sequence[tuple[int, int, int]], target: Target, now: float) -> Standing:
+def standing_of_days(
+    days: Sequence[tuple[int, int, int]], target: Target, now: float, alarm: float = ALARM
+) -> Standing:
     """Where a target stands whose failures come days after their trials: (beginning, failures, trials) of UTC days.
 
     Changes are looked for at the midnights between the target's windows, 7 to 30 days back, so that nearly all
     complaints stand beside the mail they are about. An alarm at a rate at the limit comes no more often than once in
-    ``ALARM`` days on average.
+    ``alarm`` days on average.
     """
     newest, oldest = (int(now // DAY) - WINDOWS[window] // DAY for window in (target.windows[0], target.windows[-1]))
     held = sorted((day for day in days if day[2] or day[1]), reverse=True)
     evidence, since = pooled(held, (d * DAY for d in range(newest, oldest - 1, -1)), target.share(target.breach))
-    alarmed = evidence >= ALARM and sum(failures for _, failures, _ in held) >= LEAST_FAILURES
+    alarmed = evidence >= alarm and sum(failures for _, failures, _ in held) >= LEAST_FAILURES
     return Standing(evidence, max(since, held[-1][0]) if alarmed else 0)
 
 

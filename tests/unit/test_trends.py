@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from agent.alerts.catalogue import conditions
 from agent.ledger.base import DAY, HOUR, Cell, Row, StoreUnavailable
 from agent.trends import TrendWatch
 from agent.vitals.phases import PHASES
 from agent.vitals.trends import Plan
-from agent.vitals.types import Snapshot
+from agent.vitals.types import Judgement, Snapshot, TargetVerdict
 from tests.unit.views import states
 
 NOW = states.NOW
@@ -97,3 +98,32 @@ async def test_incidents_of_the_domain_and_listings_block(store: Store) -> None:
     assert items["blocklists"].evidence == "1 blocklist failed: 192.0.2.1"
     assert items["dns"].evidence == "1 DNS check failed: dkim mg"
     assert items["bounce"].evidence.startswith("breached now: 136 of 3,248")
+
+
+async def test_a_breach_is_explained_and_the_alert_says_where(store: Store) -> None:
+    base = states.state().snapshot
+    assert base is not None
+    began = float((NOW - 10 * HOUR) // HOUR * HOUR)
+    vitals = base.domains["example.com"]
+    bounce = Judgement("bounce", TargetVerdict.BREACHED, 0.01, "24h", None, "", since=began)
+    snapshot = Snapshot(NOW, {"example.com": msgspec.structs.replace(vitals, judgements=(bounce,))})
+    rows = store.rows
+
+    async def bad(width: int, since: float, until: float, *, domain: str = "") -> list[Row]:
+        good = await rows(width, since, until, domain=domain)
+        place = Cell(domain, "ses", "", "microsoft")
+        return good + [Row(r.bucket, place, "hard", 9) for r in good if width == HOUR and r.bucket >= began]
+
+    store.rows = bad  # type: ignore[method-assign]
+    one = watch(store, snapshot)
+    assert one.explained() == {}
+    assert one._unexplained() == {"example.com"}
+    await one.look("example.com")
+    (sentence,) = one.explained().values()
+    assert sentence.startswith("Where: through ses only (99 of 99 failed there")
+    assert one._unexplained() == set()
+    verdicts = {(v.part, v.target): v.verdict for v in one.trends["example.com"].verdicts}
+    assert verdicts["ses", "bounce"] is TargetVerdict.BREACHED
+    assert verdicts["sendgrid", "bounce"] is TargetVerdict.MET
+    found = conditions(snapshot, (), {"example.com": "growth"}, "", explained=one.explained())
+    assert sentence in found[0].annotations["description"]

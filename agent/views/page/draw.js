@@ -1,5 +1,5 @@
 // Turns parts of the status document into elements. Text from the document enters the page as text nodes only.
-import { arrow, drawGate, forecastLines, trendLines } from "./phase.js";
+import { arrow, drawGate, forecastLines, trendLines, whereLines } from "./phase.js";
 
 const VERDICTS = {
   met: ["good", "✓", "within target"],
@@ -125,7 +125,7 @@ function target(judgement, trends) {
       rate ? el("strong", { class: "value" }, percent(rate.value)) : null, pill(judgement.verdict)),
     rate && isRate ? gauge(judgement) : null,
     el("p", { class: "muted num" }, facts),
-    el("p", { class: "why" }, judgement.reason), ...(isRate ? trendLines(trends, judgement.target) : []));
+    el("p", { class: "why" }, judgement.reason), ...whereLines(trends, judgement), ...(isRate ? trendLines(trends, judgement.target) : []));
 }
 
 function volume(vitals, phase, trends) {

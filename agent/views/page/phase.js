@@ -74,6 +74,14 @@ export function trendLines(trends, rate) {
   return lines;
 }
 
+// Which part of the mail makes a breach.
+export function whereLines(trends, judgement) {
+  const found = judgement.verdict === "breached" ? trends?.explained.find((e) => e.target === judgement.target) : null;
+  if (!found || found.where === "cannot tell") return [];
+  const rest = `${count.format(found.failures)} of ${count.format(found.trials)} failed there, ${count.format(found.other_failures)} of ${count.format(found.other_trials)} elsewhere`;
+  return [el("p", {}, el("strong", {}, `Where: ${found.where}`), found.other_trials ? ` (${rest})` : "")];
+}
+
 export function forecastLines(trends) {
   return (trends?.forecasts ?? []).map((f) => {
     const what = f.limit === "plan" ? `The sending plan's ${count.format(f.amount)} a month` : `The phase's upper end of ${count.format(f.amount)} in 30 days`;

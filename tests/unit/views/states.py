@@ -19,6 +19,7 @@ from agent.vitals.direction import Direction
 from agent.vitals.forecast import Forecast
 from agent.vitals.gate import GateState, Item, ItemState, PhaseGate
 from agent.vitals.phases import PHASES
+from agent.vitals.scopes import Explanation, PartVerdict
 from agent.vitals.shifts import Shift
 from agent.vitals.trends import DomainTrends
 from agent.vitals.types import WINDOWS, DomainVitals, Judgement, Rate, Snapshot, TargetVerdict
@@ -256,6 +257,11 @@ def trends() -> dict[str, DomainTrends]:
                 Direction("provider", "mailgun", "bounce", "worsening", 0.999, 8.4, 6.2, 11.0, after, before),
             ),
             (),
+            (
+                PartVerdict("provider", "mailgun", "bounce", TargetVerdict.BREACHED, 136, 3_248, NOW - 30 * HOUR),
+                PartVerdict("mailbox_provider", "gmail", "bounce", TargetVerdict.MET, 2, 1_900),
+            ),
+            (Explanation("bounce", "through mailgun only", 130, 1_200, 6, 2_048),),
         ),
     }  # fmt: skip
 

@@ -21,6 +21,7 @@ from agent.ledger.base import Applied, Cell, Counted
 from agent.views.catalogue import CATALOGUE, PREFIX, REQUEST_OUTCOMES, WHOLE
 from agent.views.metrics import Metrics
 from agent.views.state import State
+from agent.vitals.scopes import PartVerdict
 from agent.vitals.types import DomainVitals, Snapshot, TargetVerdict
 from tests.servers.base import program
 from tests.unit.views import states
@@ -160,6 +161,20 @@ def test_rates_have_their_bounds_and_absent_ones_are_absent() -> None:
     assert all(0 <= v <= 1 for (n, _), v in found.items() if "_ratio" in n)
 
 
+def test_verdicts_of_parts_are_bounded_and_breached_ones_go_first() -> None:
+    trends = states.trends()["news.example.org"]
+    many = tuple(
+        PartVerdict(
+            "stream", f"s{n}", "bounce", TargetVerdict.BREACHED if n == 77 else TargetVerdict.MET, 0, 10_000 - n
+        )
+        for n in range(100)
+    )
+    shown = states.state(trends={"news.example.org": msgspec.structs.replace(trends, verdicts=many)})
+    found = samples(Metrics(lambda: shown, version="1", whole_budget=4 * 5 * 10), shown)
+    told = {dict(labels)["stream"] for name, labels in found if name == PREFIX + "stream_target_verdict"}
+    assert told == {"s77", *(f"s{n}" for n in range(9))}
+
+
 def test_state_sets_show_every_state_and_exactly_one_holds() -> None:
     found = samples(metrics())
     sets: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, float]] = {}
@@ -167,7 +182,8 @@ def test_state_sets_show_every_state_and_exactly_one_holds() -> None:
         if name.endswith("_verdict"):
             rest = tuple(kv for kv in labels if kv[0] != "verdict")
             sets.setdefault((name, rest), {})[dict(labels)["verdict"]] = v
-    assert {name for name, _ in sets} == {PREFIX + "target_verdict", PREFIX + "dns_check_verdict"}
+    parts = {"provider_target_verdict", "mailbox_provider_target_verdict"}
+    assert {name for name, _ in sets} == {PREFIX + name for name in ("target_verdict", "dns_check_verdict", *parts)}
     for (name, _), verdicts in sets.items():
         assert set(verdicts) == set(TargetVerdict if name.endswith("target_verdict") else Verdict)
         assert sorted(verdicts.values())[-2:] == [0, 1]
