@@ -120,7 +120,8 @@ def _fix(finding: Finding) -> Table:
         grid.add_row("found", plain(record))
     whole = Problem(finding.verdict, finding.reason, finding.detail, finding.advice, finding.rfc)
     for problem in finding.problems or (whole,):
-        grid.add_row("why", plain(problem.detail))
+        milder = problem.verdict is not finding.verdict
+        grid.add_row(Text(problem.verdict, STYLE[problem.verdict]) if milder else "why", plain(problem.detail))
         if problem.advice:
             grid.add_row("do", plain(problem.advice, "bold"))
         if problem.rfc:

@@ -93,7 +93,7 @@ def test_every_problem_has_its_own_fix() -> None:
         ("plus_all", "Publish -all.", "RFC 7208 section 5.1"), ("ptr_used", "Remove ptr.", "RFC 7208"),
     ]  # fmt: skip
     text = shown(found)
-    order = ["spf: plus_all", "Anybody may send.", "Publish -all.", "ptr is slow.", "Remove ptr."]
+    order = ["spf: plus_all", "why  Anybody may send.", "Publish -all.", "warn ptr is slow.", "Remove ptr."]
     assert sorted(order, key=text.index) == order
     assert [p["advice"] for p in json.loads(as_json([found]))["findings"][0]["problems"]] == [
         "Publish -all.", "Remove ptr.",
