@@ -11,22 +11,18 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import structlog
 from aiohttp import web
 
 from agent import __version__
 from agent.alerts.alertmanager import Endpoint, Notifier
-from agent.alerts.bounce_hints import hint_sentences
-from agent.alerts.catalogue import SourceHealth, conditions, source_conditions
-from agent.alerts.incidents import step
-from agent.alerts.types import Incident
+from agent.alerts.bounce_hints import Hints
+from agent.alerts.sources import SourceHealth
 from agent.bounce_rules import shipped
-from agent.classify import explain_again
 from agent.clock import ClockWatch
 from agent.dns.dependents import share
 from agent.dns.resolver import Resolver
@@ -41,10 +37,10 @@ from agent.intake.pulse import Pulse
 from agent.intake.source import Source
 from agent.leadership import Leadership
 from agent.ledger.base import DAY, HOUR, MINUTE, Deposed, RecentBounce, SourceState, StoreUnavailable
-from agent.ledger.documents import Documents
 from agent.ledger.process import ProcessLedger
 from agent.ledger.sqlite import LedgerError, load_or_create_key
 from agent.mailbox import mailbox_provider
+from agent.oncall import OnCall, bounce_hints
 from agent.posture import Posture
 from agent.providers import PROVIDERS
 from agent.settings import Settings
@@ -73,7 +69,6 @@ EXPLAINED_BOUNCES = 500  # looked at for what they have in common
 SHUTDOWN_REQUESTS = 10.0  # seconds that requests under way may take to finish
 
 log = structlog.get_logger()
-_incident = msgspec.json.Decoder(Incident)
 
 
 def open_ledger(settings: Settings) -> ProcessLedger:
@@ -131,7 +126,6 @@ class Daemon:
         self._ready = {"store": "not probed yet", "intake": "not open yet", "evaluation": "not done yet", "clock": ""}
         self._snapshot: Snapshot | None = None
         self._memory = Memory()
-        self._incidents: dict[str, Incident] = {}
         self._refused: dict[str, float] = {}  # when each source was last refused by any agent
         self._leading = 0  # the epoch whose state this process has taken up
         self._looked_at = float("-inf")
@@ -146,7 +140,6 @@ class Daemon:
         for source in settings.sources:
             self.metrics.declare_source(source.name, source.provider)
         self.ledger = open_ledger(settings)
-        self._stored_incidents = Documents(self.ledger, "incident")
         self._gate = Gate(self.ledger, self.metrics, clock=clock)
         self._resolver = Resolver(
             settings.dns.resolvers,
@@ -187,6 +180,9 @@ class Daemon:
             clock=clock,
             share=lambda domain, of: share(self._snapshot, domain, of),
         )
+        self._oncall = OnCall(
+            settings, self.ledger, self._notifier, clock=clock, clues=self._posture.clues, shifts=self._trends.shifts
+        )
         tls = settings.listen.private_tls
         self._tls = ServerTls(tls.certificate, tls.key, tls.client_ca or "") if tls else None
         self._hub: Hub | None = None
@@ -222,7 +218,7 @@ class Daemon:
             create_app(
                 self.metrics, self.state, private_token=reveal(self._settings.listen.private_token) or None,
                 healthy=self._healthy, check_now=self._check_now if self._settings.domains else None,
-                client_certificates=bool(self._tls and self._tls.asks_clients),
+                client_certificates=bool(self._tls and self._tls.asks_clients), mutes=self._oncall,
             ),
             handle_signals=False, access_log=None, shutdown_timeout=2.0, keepalive_timeout=KEEPALIVE_TIMEOUT,
         )  # fmt: skip
@@ -287,11 +283,11 @@ class Daemon:
 
     async def _lead(self) -> None:
         """What one agent does for all that share the store, from what its predecessor left."""
-        await self._load_incidents()
+        await self._oncall.load()
         self._pulse.restore(await self.ledger.load("rhythm"))
         await self._posture.restore()
         # What was firing is told again before anything new is decided.
-        self._notifier.update(self._incidents.values())
+        self._oncall.tell()
         self._leading = self._leadership.epoch
         try:
             async with asyncio.TaskGroup() as group:
@@ -310,13 +306,9 @@ class Daemon:
             self._notifier.update(())
         if self._clock() - self._looked_at < LOOK_EVERY:
             return
-        await self._load_incidents()
+        await self._oncall.load()
         await self._posture.look()
         self._looked_at = self._clock()
-
-    async def _load_incidents(self) -> None:
-        incidents = await self._stored_incidents.load()
-        self._incidents = {key: _incident.decode(body) for key, body in incidents.items()}
 
     # The loops.
 
@@ -348,7 +340,7 @@ class Daemon:
         self._source_states = await self.ledger.sources()
         newest = await self.ledger.recent_bounces(EXPLAINED_BOUNCES)
         self._recent = tuple(newest[:RECENT_BOUNCES])
-        hints = await asyncio.to_thread(_bounce_hints, newest, now - DAY, self._settings.vitals.bounce_classes)
+        hints = await asyncio.to_thread(bounce_hints, newest, now - DAY, self._settings.vitals.bounce_classes)
         self._snapshot = await asyncio.to_thread(
             evaluate,
             now,
@@ -366,23 +358,21 @@ class Daemon:
             await self._decide(self._snapshot, now, hints, self._leading)
         else:
             await self._look_on()
-        await asyncio.to_thread(self._trends.judge, self._posture.findings(), tuple(self._incidents.values()))
+        await asyncio.to_thread(self._trends.judge, self._posture.findings(), self._oncall.incidents())
 
-    async def _decide(self, snapshot: Snapshot, now: float, hints: Mapping[tuple[str, str], str], epoch: int) -> None:
+    async def _decide(self, snapshot: Snapshot, now: float, hints: dict[tuple[str, str], Hints], epoch: int) -> None:
         """What follows from what is known, as the leader of ``epoch``."""
-        base = self._settings.alerts.runbook_base
-        found = conditions(
+        await self._oncall.load_mutes()
+        found = await asyncio.to_thread(
+            self._oncall.decide,
+            now,
             snapshot,
-            self._posture.findings(),
-            self._domain_phases,
-            base,
-            bounce_hints=hints,
+            findings=self._posture.findings(),
+            sources=self._source_health(),
+            hints=hints,
             explained=self._trends.explained(),
         )
-        found += source_conditions(self._source_health(), now, self._settings.vitals.stale_after, base)
-        before = self._incidents
-        self._incidents = step(before, found, now, self._settings.alerts.quiet_period)
-        _log_incidents(before, self._incidents)
+        self._oncall.take(found, now)
         try:
             await self._save(epoch)
         except Deposed as e:
@@ -390,13 +380,12 @@ class Daemon:
             self._leadership.lost()
             return
         except StoreUnavailable:
-            self._notifier.update(self._incidents.values())
+            self._oncall.tell()
             raise
-        self._notifier.update(self._incidents.values())
+        self._oncall.tell()
 
     async def _save(self, epoch: int) -> None:
-        documents = {key: msgspec.json.encode(incident) for key, incident in self._incidents.items()}
-        await self._stored_incidents.save(documents, epoch=epoch)
+        await self._oncall.save(epoch)
         await self._posture.save(epoch)
 
     async def _probe_for_ever(self) -> None:
@@ -488,7 +477,8 @@ class Daemon:
             phases=self._phases,
             domain_phases=self._domain_phases,
             findings=self._posture.findings(),
-            incidents=tuple(self._incidents.values()),
+            incidents=self._oncall.incidents(),
+            mutes=self._oncall.mutes(),
             sources=tuple(self._source_view(s.name, s.provider, s.domain or "") for s in self._settings.sources),
             recent_bounces=self._recent,
             blocklists=self._posture.lists(),
@@ -518,6 +508,7 @@ class Daemon:
                 seen.last_received_at if (seen := self._source_states.get(source.name)) else 0.0,
                 max(self._intake.doors[source.name].unauthorized_at, self._refused_at(source.name)),
                 self._pulse.silence(source.name),
+                source.provider,
             )
             for source in self._settings.sources
         ]
@@ -530,22 +521,6 @@ class Daemon:
     def _healthy(self) -> tuple[bool, str]:
         behind = time.monotonic() - self._turned
         return (True, "") if behind < STUCK_AFTER else (False, f"the event loop is {behind:.0f} s behind")
-
-
-def _bounce_hints(
-    bounces: Sequence[RecentBounce], since: float, counted: Collection[str]
-) -> dict[tuple[str, str], str]:
-    """By domain and target, what the newest bounces that count for it have in common."""
-    explained = [(b, explain_again(b.reason, b.smtp_code, b.enhanced_code)) for b in bounces if b.at >= since]
-    of_target = {
-        "deliverability": [(b.cell.domain, diagnosis) for b, diagnosis in explained],
-        "bounce": [(b.cell.domain, diagnosis) for b, diagnosis in explained if b.bounce_class in counted],
-    }
-    return {
-        (domain, target): sentence
-        for target, pairs in of_target.items()
-        for domain, sentence in hint_sentences(pairs, shipped().hints).items()
-    }
 
 
 def _plans(settings: Settings, phases: Mapping[str, Phase]) -> dict[str, Plan]:
@@ -573,15 +548,6 @@ async def listen_on(
         raise OSError(e.errno, f"listen.{name}: cannot listen on {address}: {e.strerror or e}") from None
     bound: socket.socket = next(iter(site._server.sockets))  # type: ignore[union-attr] # the port when 0 was asked for
     addresses[name] = f"{host}:{bound.getsockname()[1]}"
-
-
-def _log_incidents(before: dict[str, Incident], after: dict[str, Incident]) -> None:
-    for key, incident in after.items():
-        old = before.get(key)
-        if (old.state if old else "") != incident.state:
-            log.warning(
-                "incident." + incident.state, **incident.labels, summary=incident.annotations.get("summary", "")
-            )
 
 
 def serve(settings: Settings, *, demo: bool = False, alongside: Callable[[Daemon], Any] | None = None) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import structlog
 
-from agent.alerts.catalogue import BLOCKLIST
+from agent.alerts.causes import Clue
+from agent.alerts.clues import BLOCKLIST, dns_clues
 from agent.dns.blockwatch import Asked, BlocklistWatch, Suspect
 from agent.dns.changes import Change
 from agent.dns.checks.base import MailStream, Subject, Watched
@@ -48,10 +49,11 @@ class Posture:
         share: Callable[[str, Sequence[Sender]], float | None],
     ) -> None:
         self._settings, self._resolver, self._ledger, self._metrics = settings, resolver, ledger, metrics
-        self._clock, self._share = clock, share
+        self._clock, self._share, self._began = clock, share, clock()
         self._changes = Documents(ledger, "dns_change")
         self._stored_lists: dict[str, Watched] = {}
         self._gone: list[str] = []
+        self._streams: dict[str, tuple[MailStream, ...]] = {}
         self._watch: Watch | None = None
         self._history: History | None = None
         self._blocklists: BlocklistWatch | None = None
@@ -82,6 +84,7 @@ class Posture:
         subjects = [subject_of(d, dns) for d in self._settings.domains]
         if not subjects:
             return
+        self._streams = {subject.domain: subject.mail_streams for subject in subjects}
         # The public suffix list takes tens of milliseconds to read: not on the loop, in the middle of a check.
         await asyncio.to_thread(registered_domain, subjects[0].domain)
         self._watch = Watch(
@@ -140,6 +143,11 @@ class Posture:
     def changes(self) -> tuple[Change, ...]:
         """The latest changes of records, newest first."""
         return self._history.changes()[:SHOWN_CHANGES] if self._history else self._seen_changes
+
+    def clues(self, findings: Iterable[Watched], now: float) -> dict[str, list[Clue]]:
+        """What the findings and the changes may explain a breach with, by domain, at ``now`` (Unix seconds)."""
+        changes = self._history.changes() if self._history else ()
+        return dns_clues(findings, changes, self._streams, now, self._began)
 
     def lists(self) -> tuple[ListView, ...]:
         """Each blocklist: whether it can be believed, and what it lists."""

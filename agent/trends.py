@@ -9,12 +9,13 @@ from typing import Any
 
 import structlog
 
-from agent.alerts.catalogue import BLOCKLIST
+from agent.alerts.clues import BLOCKLIST
 from agent.alerts.types import Incident
 from agent.dns.checks.base import Watched
 from agent.ledger.base import DAY, HOUR, Ledger, StoreUnavailable
 from agent.vitals.gate import Check, PhaseGate, Proven, gate
 from agent.vitals.phases import Phase
+from agent.vitals.shifts import Shift
 from agent.vitals.trends import DomainTrends, Memory, Plan, domain_trends
 from agent.vitals.types import DomainVitals, Snapshot, TargetVerdict
 from agent.vitals.verdicts import STALE_AFTER, targets
@@ -134,6 +135,11 @@ class TrendWatch:
             judgements=vitals.judgements if vitals else (),
         )
         self._seen[domain] = seen
+
+    def shifts(self, domain: str) -> tuple[Shift, ...]:
+        """Those of a domain's rates and volume within 30 days, oldest first, as last worked out."""
+        trends = self.trends.get(domain)
+        return trends.shifts if trends else ()
 
     def judge(self, findings: Iterable[Watched], incidents: Iterable[Incident]) -> None:
         """Hold all that is known now against the gate of each configured domain. Takes some 50 microseconds each; may

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from agent.alerts.types import Condition, Holds
+from agent.alerts.bounce_hints import Hints, sentence
+from agent.alerts.causes import Clue, Symptom, first_seen, rank
+from agent.alerts.clues import BLOCKLIST, dns_key
+from agent.alerts.types import Condition, Holds, Onset
 from agent.dns.checks.base import Finding, Verdict, Watched
-from agent.vitals.rhythm import Silence
 from agent.vitals.sequence import MOUNTING
-from agent.vitals.types import DomainVitals, Judgement, Rate, Snapshot, TargetVerdict
+from agent.vitals.types import WINDOWS, DomainVitals, Judgement, Rate, Snapshot, TargetVerdict
 
 
 class Alert(msgspec.Struct, frozen=True):
@@ -55,27 +56,33 @@ ALERTS: dict[str, Alert] = {
 
 # Mail is refused or marked as spam without these; what fails elsewhere costs some of it.
 _CRITICAL_CHECKS = frozenset(("spf", "dkim", "dmarc", "alignment", "mx"))
-BLOCKLIST = "blocklist"  # the check whose findings have an alert of their own
 _RATE_TARGETS = frozenset(("bounce", "deliverability", "complaint"))
 _DECIDED = {
     TargetVerdict.BREACHED: Holds.YES,
     TargetVerdict.MET: Holds.NO,
 }
+_TELLING = 20  # failures in a window that its parts are worth comparing for
 _FOUND = {Verdict.FAIL: Holds.YES, Verdict.OK: Holds.NO, Verdict.WARN: Holds.NO, Verdict.UNKNOWN: Holds.UNKNOWN}
 _ACCEPTANCE = "Deliverability is acceptance by the recipient's server; it says nothing of inbox or spam folder."
 
 
-class SourceHealth(msgspec.Struct, frozen=True):
-    """A source's signs of life. Times are Unix seconds, 0 = never; ``domain`` and ``phase`` are ``""`` if it has
-    none. ``last_received_at`` is the newest accepted request, ``last_refused_at`` the newest unauthorised one,
-    ``silence`` the present one where the source has a rhythm to hold it against."""
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What else is known of the domains, to explain a breach by.
 
-    name: str
-    domain: str
-    phase: str
-    last_received_at: float
-    last_refused_at: float
-    silence: Silence | None = None
+    ``clues`` by domain; ``onsets``, ``hints`` and ``explained`` by domain and target, the last a sentence on which part
+    of the mail makes the breach; ``words`` names the hints for people. The rates of the ``unheard`` domains lack the
+    mail of a source that is silent or refused.
+    """
+
+    clues: Mapping[str, Iterable[Clue]] = {}
+    onsets: Mapping[tuple[str, str], Onset] = {}
+    hints: Mapping[tuple[str, str], Hints] = {}
+    explained: Mapping[tuple[str, str], str] = {}
+    words: Mapping[str, str] = {}
+    unheard: Collection[str] = ()
+
+
+_NOTHING_KNOWN = Known()
 
 
 def conditions(
@@ -84,25 +91,23 @@ def conditions(
     domain_phases: Mapping[str, str],
     runbook_base: str,
     *,
-    bounce_hints: Mapping[tuple[str, str], str] | None = None,
-    explained: Mapping[tuple[str, str], str] | None = None,
+    known: Known = _NOTHING_KNOWN,
 ) -> list[Condition]:
     """What would be worth an alert now. ``domain_phases`` names the phase of each configured domain; findings of
-    other domains are left out. ``bounce_hints`` has, for some domains and targets, a sentence on what the bounces that
-    count for the target have in common, and ``explained`` one on which part of the mail makes the breach.
-    ``runbook_base`` is a URL or path; ``#`` and the alert's anchor are appended."""
+    other domains are left out. ``runbook_base`` is a URL or path; ``#`` and the alert's anchor are appended."""
     found = []
-    for vitals in snapshot.domains.values() if snapshot else ():
-        for judgement in vitals.judgements:
-            if judgement.target in _RATE_TARGETS:
-                hint = (bounce_hints or {}).get((vitals.domain, judgement.target), "")
-                where = (explained or {}).get((vitals.domain, judgement.target), "")
-                found.append(_target(vitals, judgement, where, hint, runbook_base))
+    if snapshot:
+        found = [
+            _target(vitals, judgement, snapshot.evaluated_at, known, runbook_base)
+            for vitals in snapshot.domains.values()
+            for judgement in vitals.judgements
+            if judgement.target in _RATE_TARGETS
+        ]
     for item in watched:
         if item.domain not in domain_phases:
             continue
         if item.finding.check == BLOCKLIST:
-            found += _listed(item, domain_phases[item.domain], runbook_base)
+            found.append(_listed(item, domain_phases[item.domain], runbook_base))
         else:
             found.append(_dns(item, domain_phases[item.domain], runbook_base))
     return found
@@ -134,24 +139,71 @@ def target_holds(judgement: Judgement) -> Holds:
     return Holds.NO if rate.value == (1.0 if higher_is_better else 0.0) else Holds.UNKNOWN
 
 
-def _target(vitals: DomainVitals, judgement: Judgement, where: str, bounce_hint: str, runbook_base: str) -> Condition:
+def _target(vitals: DomainVitals, judgement: Judgement, now: float, known: Known, runbook_base: str) -> Condition:
+    holds = target_holds(judgement)
+    if holds is Holds.NO and vitals.domain in known.unheard:
+        # What is better may be what is missing.
+        holds = Holds.UNKNOWN
     description = [f"{judgement.target.capitalize()} of {vitals.domain}: {judgement.reason}."]
     if judgement.rate:
         description.append(f"{_in_words(judgement.rate)} over {judgement.window}.")
     if judgement.target == "deliverability":
         description.append(_ACCEPTANCE)
-    if where:
+    if where := known.explained.get((vitals.domain, judgement.target), ""):
         description.append(where)
-    if bounce_hint:
-        description.append(bounce_hint)
-    return _condition(
+    hints = known.hints.get((vitals.domain, judgement.target))
+    if hints and (told := sentence(hints, known.words)):
+        description.append(told)
+    breach = condition(
         "MailTargetBreached",
-        target_holds(judgement),
+        holds,
         {"severity": "critical", "domain": vitals.domain, "phase": vitals.phase, "target": judgement.target},
         summary=f"{vitals.domain} breaches its {judgement.target} target",
         description=" ".join(description),
         runbook_base=runbook_base,
     )
+    if holds is not Holds.YES:
+        return breach
+    symptom = _symptom(vitals, judgement, now, known)
+    causes = rank(symptom, known.clues.get(vitals.domain, ()), known.words)
+    return msgspec.structs.replace(breach, causes=causes, onset=symptom.onset)
+
+
+def _symptom(vitals: DomainVitals, judgement: Judgement, now: float, known: Known) -> Symptom:
+    target, judged = judgement.target, float(WINDOWS[judgement.window])
+    counts = {
+        float(WINDOWS[window]): _failures(rates[target], target)
+        for window, rates in vitals.rates.items()
+        if target in rates
+    }
+    onset = known.onsets.get((vitals.domain, target)) or first_seen(counts, judged, now, judgement.since)
+    # Of the time before it began the parts would only tell how things used to be.
+    begun = onset.at if onset else now - judged
+    window = next(
+        (w for w, size in WINDOWS.items() if now - begun <= size < judged and counts.get(size, (0, 0))[0] >= _TELLING),
+        judgement.window,
+    )
+    parts = {
+        scope: {
+            part: _failures(rate, target)
+            for part, windows in by_part.items()
+            if (rate := windows.get(window, {}).get(target))
+        }
+        for scope, by_part in vitals.parts.items()
+    }
+    return Symptom(
+        domain=vitals.domain,
+        target=target,
+        allowed=1 - judgement.limit if target == "deliverability" else judgement.limit,
+        parts=parts,
+        onset=onset,
+        hints=known.hints.get((vitals.domain, target)),
+    )
+
+
+def _failures(rate: Rate, target: str) -> tuple[int, int]:
+    failed = rate.denominator - rate.numerator if target == "deliverability" else rate.numerator
+    return failed, rate.denominator
 
 
 def _in_words(rate: Rate) -> str:
@@ -164,7 +216,7 @@ def _in_words(rate: Rate) -> str:
 def _dns(watched: Watched, phase: str, runbook_base: str) -> Condition:
     finding = watched.finding
     about = f"{finding.check} of {watched.domain}" + (f" ({finding.subject})" if finding.subject else "")
-    return _condition(
+    return condition(
         "MailDnsCheckFailing",
         _FOUND[finding.verdict],
         {
@@ -177,32 +229,28 @@ def _dns(watched: Watched, phase: str, runbook_base: str) -> Condition:
         summary=f"DNS check failing: {about}",
         description=_evidence(finding),
         runbook_base=runbook_base,
+        states=dns_key(watched.domain, finding.check, finding.subject),
     )
 
 
-def _listed(watched: Watched, phase: str, runbook_base: str) -> list[Condition]:
-    """Of each severity one, since severity is part of what an incident is: a listing that turns milder or is over ends
-    the one that was opened."""
+def _listed(watched: Watched, phase: str, runbook_base: str) -> Condition:
     finding = watched.finding
-    found = []
-    for severity, verdict in (("critical", Verdict.FAIL), ("warning", Verdict.WARN)):
-        if finding.verdict is Verdict.UNKNOWN:
-            holds = Holds.UNKNOWN
-        else:
-            holds = Holds.YES if finding.verdict is verdict else Holds.NO
-        labels = {"severity": severity, "domain": watched.domain, "phase": phase, "check": finding.check,
-                  "subject": finding.subject}  # fmt: skip
-        found.append(
-            _condition(
-                "MailBlocklisted",
-                holds,
-                labels,
-                summary=f"Blocklisted: {finding.subject}, which {watched.domain} sends from",
-                description=_evidence(finding),
-                runbook_base=runbook_base,
-            )
-        )
-    return found
+    listed = finding.verdict in (Verdict.FAIL, Verdict.WARN)
+    return condition(
+        "MailBlocklisted",
+        Holds.YES if listed else _FOUND[finding.verdict],
+        {
+            "severity": "critical" if finding.verdict is Verdict.FAIL else "warning",
+            "domain": watched.domain,
+            "phase": phase,
+            "check": finding.check,
+            "subject": finding.subject,
+        },
+        summary=f"Blocklisted: {finding.subject}, which {watched.domain} sends from",
+        description=_evidence(finding),
+        runbook_base=runbook_base,
+        states=dns_key(watched.domain, finding.check, finding.subject),
+    )
 
 
 # A zone can hold any number of records of any size; a message on somebody's phone cannot.
@@ -226,64 +274,17 @@ def _evidence(finding: Finding) -> str:
     return "\n".join(parts)
 
 
-def source_conditions(
-    sources: Iterable[SourceHealth], now: float, silent_after: float, runbook_base: str
-) -> list[Condition]:
-    """Conditions of the sources, at ``now`` in Unix seconds.
-
-    A source is silent when its last accepted request is older than ``silent_after`` seconds, or sooner if by its own
-    rhythm it is missing; one that never had any is merely not set up yet. It is refused when an unauthorised request
-    came later than ``silent_after`` ago and after it none was accepted: one stranger's request beside good ones is no
-    incident. The webhook's URL is public, so this can be provoked on a source that is idle, and the severity is a
-    warning.
-    """
-    found = []
-    for source in sources:
-        labels = {"severity": "warning", "domain": source.domain, "phase": source.phase, "source": source.name}
-        silence, since_refusal = now - source.last_received_at, now - source.last_refused_at
-        heard = f"The last accepted webhook of {source.name} came {silence / 3600:.1f} h ago."
-        missing = source.silence is not None and source.silence.missing
-        if source.silence is not None:
-            heard += _expected(source.silence)
-        found.append(
-            _condition(
-                "MailSourceSilent",
-                Holds.YES if missing or (source.last_received_at and silence > silent_after) else Holds.NO,
-                labels,
-                summary=f"Source {source.name} is silent",
-                description=heard if source.last_received_at else f"No webhook of {source.name} came yet.",
-                runbook_base=runbook_base,
-            )
-        )
-        refused = source.last_refused_at > source.last_received_at and since_refusal <= silent_after
-        found.append(
-            _condition(
-                "MailSourceRefused",
-                Holds.YES if refused else Holds.NO,
-                labels,
-                summary=f"Webhooks of {source.name} are refused",
-                description=f"The last webhook of {source.name} was refused as not authentic {since_refusal:.0f} s ago "
-                "and none was accepted since. Most often the secret was changed on one side only."
-                if refused
-                else f"Webhooks of {source.name} are not being refused.",
-                runbook_base=runbook_base,
-            )
-        )
-    return found
-
-
-def _expected(silence: Silence) -> str:
-    since = datetime.fromtimestamp(silence.since, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return (
-        f" By its rhythm of the last four weeks at least {silence.events:,.0f} events, in {silence.intervals:.0f} "
-        f"intervals of five minutes, are usual for the time since {since}; none came. Up to {silence.needed:.0f} such "
-        "intervals without a word can be chance."
-    )
-
-
-def _condition(
-    name: str, holds: Holds, labels: Mapping[str, str], *, summary: str, description: str, runbook_base: str
+def condition(
+    name: str,
+    holds: Holds,
+    labels: Mapping[str, str],
+    *,
+    summary: str,
+    description: str,
+    runbook_base: str,
+    states: str = "",
 ) -> Condition:
+    """A condition of the alert ``name``; labels that are empty are left out."""
     return Condition(
         labels={"alertname": name} | {label: value for label, value in labels.items() if value},
         holds=holds,
@@ -292,4 +293,5 @@ def _condition(
             "description": description,
             "runbook_url": f"{runbook_base}#{ALERTS[name].anchor}",
         },
+        states=states,
     )

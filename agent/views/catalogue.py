@@ -46,7 +46,7 @@ BUS_OUTCOMES = {
     ),
     "in": ("counted", "forged", "version", "unreadable", "too_large"),
 }  # fmt: skip
-INCIDENT_STATES = ("open", "closing")
+INCIDENT_STATES = ("open", "closing", "muted")
 
 
 class Metric(NamedTuple):

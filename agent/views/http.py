@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from agent.views.metrics import Metrics
+from agent.views.mutes import MuteRoutes, Mutes
 from agent.views.openapi import openapi
 from agent.views.state import State
 from agent.views.status import document, encode, encode_phase, sender_rules
@@ -55,13 +56,15 @@ def create_app(
     healthy: Callable[[], tuple[bool, str]],
     check_now: Callable[[str], Awaitable[None]] | None = None,
     client_certificates: bool = False,
+    mutes: Mutes | None = None,
 ) -> web.Application:
     """The application of the private listener.
 
     ``healthy`` tells whether the process is alive, and why not. ``private_token`` protects everything but the probes:
     as ``Authorization: Bearer``, or as a cookie that ``/?token=`` sets; with ``client_certificates`` it also takes a
     certificate that the TLS of the listener has found good. ``check_now`` runs the DNS checks of a domain
-    at once; it raises ``KeyError`` for one that is not configured. ``state`` is called on the event loop.
+    at once; it raises ``KeyError`` for one that is not configured. ``mutes`` keeps incidents from being told. ``state``
+    is called on the event loop.
     """
     views = _Views(metrics, state, healthy, check_now)
     app = web.Application(middlewares=[_errors, _guard(private_token, client_certificates)])
@@ -78,6 +81,8 @@ def create_app(
     app.router.add_get("/api/v1/stream", views.stream, allow_head=False)
     app.router.add_post("/api/v1/domains/{domain}/check", views.check)
     app.router.add_get("/api/v1/domains/{domain}/sender-rules", views.sender_rules)
+    if mutes:
+        MuteRoutes(mutes).add_to(app)
     return app
 
 

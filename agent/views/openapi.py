@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from agent import __version__
+from agent.alerts.mutes import LABELS, Wanted
 from agent.ledger.base import Cell
 from agent.sender_rules import Assessment
 from agent.views.state import State
@@ -46,6 +47,7 @@ def _paths(assets: Iterable[str]) -> dict[str, Any]:
     deliberate = _parameter("header", "X-Mailvitals", {"type": "string", "minLength": 1}, "Any value.", required=True)
     one = _parameter("query", "domain", {"type": "string"}, "A configured domain; all of them without it.")
     asset = _parameter("path", "name", {"enum": sorted(assets)}, "A file of the page.")
+    mute_id = _parameter("path", "id", {"type": "string", "minLength": 1}, "What the mute was answered with.")
     busy, slow = _error("A check is running."), _error("The check took too long.")
     return {
         "/healthz": {"get": _probe("Whether the process is alive.", "Health")},
@@ -75,6 +77,15 @@ def _paths(assets: Iterable[str]) -> dict[str, Any]:
             "200": _json("All findings.", findings), "403": _error("The header is missing."),
             "404": _error("No such domain."), "409": _error("Another agent leads."), "429": busy, "504": slow,
         }, domain, deliberate)},
+        "/api/v1/mutes": {"post": {**_route("Keep incidents with these labels from being told for some hours.", {
+            "201": _json("The mute.", {"$ref": _REF + "Mute"}), "403": _error("The header is missing."),
+            "409": _error("There are too many."), "422": _error("It cannot be, and why."),
+            "503": _error("The store does not answer."),
+        }, deliberate), "requestBody": {"required": True, **_json("What is asked for.", {"$ref": _REF + "Wanted"})}}},
+        "/api/v1/mutes/{id}": {"delete": _route("End a mute before its time.", {
+            "204": {"description": "It is over."}, "403": _error("The header is missing."),
+            "404": _error("No such mute."), "503": _error("The store does not answer."),
+        }, mute_id, deliberate)},
         "/api/v1/domains/{domain}/sender-rules": {"get": _route("What large mailbox providers ask, and what is met.", {
             "200": _json("By provider.", assessments), "404": _error("No such domain."),
         }, domain)},
@@ -111,7 +122,7 @@ def _error(description: str) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    _, found = msgspec.json.schema_components((State, Assessment), ref_template=_REF + "{name}")
+    _, found = msgspec.json.schema_components((State, Assessment, Wanted), ref_template=_REF + "{name}")
     schemas: dict[str, Any] = {name: _whole(schema) for name, schema in found.items()}
     state, snapshot = schemas.pop("State")["properties"], schemas.pop("Snapshot")["properties"]
     del state["snapshot"]
@@ -121,7 +132,7 @@ def _schemas() -> dict[str, Any]:
     text = {"type": "string"}
     bounce |= dict.fromkeys((*Cell._fields, "rule", "says"), text)
     bounce["points_to"] = {"type": "array", "items": text}
-    incident["state"] = {"enum": ["open", "closing", "resolved"]}
+    incident |= {"state": {"enum": ["open", "closing", "resolved"]}, "muted_until": {"type": "number"}}
     overall = _object(state={"enum": list(_WORDS)}, reasons={"type": "array", "items": text})
     schemas["Status"] = _object(api={"const": 1}, overall=overall, **state, **snapshot)
     gates = {"type": "object", "additionalProperties": {"$ref": _REF + "PhaseGate"}}
@@ -130,6 +141,8 @@ def _schemas() -> dict[str, Any]:
     conditions = {"type": "array", "items": {"$ref": _REF + "Readiness"}}
     schemas["Ready"] = _object(ready={"type": "boolean"}, conditions=conditions)
     schemas["Error"] = _object(error=text)
+    found["Wanted"]["properties"]["matchers"]["propertyNames"] = {"enum": list(LABELS)}
+    schemas["Wanted"] = found["Wanted"]  # asked and not answered: what has a default may be left out
     for name in ("RecentBounce", "Incident"):
         schemas[name] = _whole(schemas[name])
     return schemas

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from agent.alerts.mutes import Mute
 from agent.alerts.types import Incident
 from agent.dns.changes import Change
 from agent.dns.checks.base import Watched
@@ -80,3 +81,4 @@ class State(msgspec.Struct, frozen=True):
     dns_changes: tuple[Change, ...] = ()
     trends: dict[str, DomainTrends] = msgspec.field(default_factory=dict)
     gates: dict[str, PhaseGate] = msgspec.field(default_factory=dict)
+    mutes: tuple[Mute, ...] = ()

@@ -14,7 +14,10 @@ Fields are only ever added under ``api`` 1. Times are Unix seconds (0 = never), 
   ``rfc``, ``records``, ``ttl``, and ``problems``, each with ``verdict``, ``reason``, ``detail``, ``advice``, ``rfc``;
   empty where the finding says it all), ``checked_at``, ``since``, ``definitive_at``, ``last_definitive``
 - ``incidents``: ``state`` (``open``, ``closing``, ``resolved``), ``labels``, ``annotations``, ``starts_at``,
-  ``cleared_at``, ``resolved_at``
+  ``cleared_at``, ``resolved_at``, ``muted_until``, ``also`` (labels of what else is of the same cause), ``onset``
+  (null, or ``at``, ``earliest``, ``latest``), and ``causes``, likeliest first: ``kind``, ``key``, ``says``, ``score``,
+  ``likely``, ``at`` (null if not known), ``supports``, ``contradicts``
+- ``mutes``: ``id``, ``matchers``, ``since``, ``until``, ``why``
 - ``sources``: ``name``, ``provider``, ``domain``, ``last_received_at``, ``last_event_at``, ``requests`` by outcome,
   ``quarantined``, ``last_error``, ``last_error_at``, ``test_events`` by reason, ``silence`` (null, or
   ``since``, and ``events`` and ``intervals`` usual since then, ``needed``, ``missing``)
@@ -41,6 +44,7 @@ from typing import Any
 
 import msgspec
 
+from agent.alerts.mutes import muted_until
 from agent.bounce_rules import shipped
 from agent.classify import explain_again
 from agent.dns.checks.base import Verdict
@@ -101,7 +105,7 @@ def document(state: State) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(state)
     snapshot = plain.pop("snapshot") or {"evaluated_at": 0, "domains": {}}
     incidents = [
-        {"state": incident.state, **values}
+        {"state": incident.state, "muted_until": muted_until(incident.labels, state.mutes, state.now), **values}
         for incident, values in zip(state.incidents, plain["incidents"], strict=True)
     ]
     bounces = []

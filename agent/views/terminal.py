@@ -160,10 +160,16 @@ def _incidents(document: Mapping[str, Any]) -> Table:
     for incident in document["incidents"]:
         labels = incident["labels"]
         table.add_row(
-            _plain(labels["alertname"]), _verdict(incident["state"]), _plain(labels["severity"]),
-            _plain(incident["annotations"].get("summary", "")),
+            _plain(labels["alertname"]), _verdict("muted" if incident["muted_until"] else incident["state"]),
+            _plain(labels["severity"]), _plain(_summary(incident)),
         )  # fmt: skip
     return table
+
+
+def _summary(incident: Mapping[str, Any]) -> str:
+    summary: str = incident["annotations"].get("summary", "")
+    causes = [cause for cause in incident["causes"] if cause["score"] > 0]
+    return f"{summary} ({'likely' if causes[0]['likely'] else 'possibly'}: {causes[0]['says']})" if causes else summary
 
 
 def _sources(document: Mapping[str, Any]) -> Table:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from agent.alerts.mutes import muted_until
 from agent.dns.blocklists import Health
 from agent.dns.checks.base import Verdict
 from agent.views.catalogue import CATALOGUE, INCIDENT_STATES, OTHER, PREFIX, WHOLE, ratio_names
@@ -176,8 +177,9 @@ def _add_incidents(families: dict[str, GaugeMetricFamily], state: State) -> None
     domains = {*state.domain_phases, *(state.snapshot.domains if state.snapshot else ())}
     counts = {(domain, name): 0 for domain in sorted(domains) for name in INCIDENT_STATES}
     for incident in state.incidents:
-        if incident.state in INCIDENT_STATES:
-            key = (incident.labels.get("domain", ""), incident.state)
+        if not incident.resolved_at:
+            muted = muted_until(incident.labels, state.mutes, state.now)
+            key = (incident.labels.get("domain", ""), "muted" if muted else incident.state)
             counts[key] = counts.get(key, 0) + 1
     for (domain, name), count in counts.items():
         families["incidents"].add_metric([label_value(domain), name], count)

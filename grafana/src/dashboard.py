@@ -169,6 +169,7 @@ def listing(title: str, description: str, expr: str, width: int = 12, unit: str 
 def rows() -> list[tuple[str, list[Panel]]]:
     """The panels by row, the most important first."""
     breached = whole("target_verdict", DOMAIN, 'target!="capacity"', verdict("breached"))
+    told = whole("incidents", DOMAIN, 'state!="muted"')
     state = [
         number("Targets breached", "Targets whose limit is exceeded beyond chance; capacity does not count.",
             f"sum({breached})", "short", (None, GOOD), (1, BAD)),
@@ -178,7 +179,7 @@ def rows() -> list[tuple[str, list[Panel]]]:
         number("DNS checks failing", "Checks that found something wrong. Unknown is not failing.",
             f"sum({whole('dns_check_verdict', DOMAIN, verdict('fail'))})", "short", (None, GOOD), (1, BAD)),
         number("Open incidents", "Incidents told to Alertmanager, the quiet period included.",
-            f"sum({whole('incidents', DOMAIN)})", "short", (None, GOOD), (1, BAD)),
+            f"sum({told})", "short", (None, GOOD), (1, BAD)),
         number("Agents ready", "Share of instances that are ready.", f"avg({PREFIX}ready)", "percentunit",
             (None, BAD), (1, GOOD)),
         number("Since the last evaluation", "How old rates and verdicts are.",

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from aiohttp.test_utils import TestServer
 
-from agent.alerts.types import Incident
+from agent.alerts.mutes import Mute, read
+from agent.alerts.types import Cause, Incident
 from agent.dns.changes import Change
 from agent.dns.changes import Direction as Turn
 from agent.dns.checks.base import Finding, Verdict
@@ -37,8 +38,20 @@ async def page(tmp_path: Path, box: Box, token: str | None = None) -> AsyncItera
         checked.append(domain)
         box.change(findings=tuple(f for f in box.state.findings if f.domain != domain))
 
+    class Mutes:
+        async def mute(self, body: bytes) -> Mute:
+            mute = msgspec.structs.replace(read(body, states.NOW), why=EVIL)
+            box.change(mutes=(mute,))
+            return mute
+
+        async def unmute(self, mute_id: str) -> None:
+            assert [mute.id for mute in box.state.mutes] == [mute_id]
+            box.change(mutes=())
+
     metrics = Metrics(lambda: box.state, version="1.2.3")
-    app = create_app(metrics, lambda: box.state, private_token=token, healthy=lambda: (True, ""), check_now=check_now)
+    app = create_app(
+        metrics, lambda: box.state, private_token=token, healthy=lambda: (True, ""), check_now=check_now, mutes=Mutes()
+    )
     async with TestServer(app) as server, chromium(tmp_path) as tab:
         yield tab, str(server.make_url("/"))
 
@@ -57,7 +70,9 @@ async def test_what_a_reader_sees(tmp_path: Path) -> None:
             "Something is wrong with your mail", "This traffic is simulated", "example.org: bounce target breached",
             "growth phase", "0.60 %", "✓ within target", "✕ breached", "≈ undecided", "… too little data",
             "0.47 % to 0.73 % · 7d · 97 of 16,240", "heading for 71,400", "no projection before 7 days",
-            "No key is published for the selector mg.", "RSA key of 2048 bits.", "DKIM key missing", "critical, open",
+            "no longer authorises include:mailgun.org", "What may have caused it", "seen 12 min before the rate moved",
+            "with news.example.org · deliverability", "No key is published for the selector mg.",
+            "RSA key of 2048 bits.", "DKIM key missing", "critical, open",
             "sendgrid-main", "signature does not match", "Mailbox over quota", "http://alertmanager-1:9093",
             "Ready for enterprise", "day 9 of 14 proven below 1 %", "at the earliest", "8.40 times the week before",
             "Shifted from 0.50 % to 3.00 %", "reached since", "Foundation: 2–4 weeks, USD 20–25 a month",
@@ -128,6 +143,14 @@ async def test_it_follows_the_agent_and_says_when_it_cannot(tmp_path: Path) -> N
         await tab.wait("document.querySelector('#overall').textContent.includes('Something is wrong')", 5)
         await tab.run("document.querySelector('button[data-check=\"news.example.org\"]').click()")
         await tab.wait("document.querySelectorAll('.checks details:not([data-rules])').length === 4", 5)
+        await tab.run("document.querySelector('#incidents button[data-mute]').click()")
+        await tab.wait("document.querySelector('#incidents').textContent.includes('muted until')", 5)
+        (mute,) = box.state.mutes
+        assert mute.matchers == box.state.incidents[0].labels
+        assert await tab.run("document.querySelectorAll('#incidents img').length") == 0
+        await tab.run("document.querySelector('#incidents button[data-unmute]').click()")
+        await tab.wait("!document.querySelector('#incidents').textContent.includes('muted until')", 5)
+        assert box.state.mutes == ()
 
 
 async def test_mail_of_unconfigured_domains_is_shown_as_such(tmp_path: Path) -> None:
@@ -158,7 +181,8 @@ def hostile() -> State:
     )  # fmt: skip
     finding = Finding(EVIL, EVIL, Verdict.FAIL, EVIL, EVIL, EVIL, EVIL, (EVIL,))
     incident = Incident({"alertname": EVIL, "severity": EVIL, "domain": EVIL, "check": EVIL, "subject": EVIL},
-                        {"summary": EVIL, "description": EVIL}, states.NOW)  # fmt: skip
+                        {"summary": EVIL, "description": EVIL}, states.NOW, also=({"domain": EVIL, "check": EVIL},),
+                        causes=(Cause(EVIL, EVIL, EVIL, 1, True, 1.0, (EVIL,), (EVIL,)),))  # fmt: skip
     return states.state(
         version=EVIL, snapshot=Snapshot(states.NOW, {EVIL: vitals}), findings=(states.watched(EVIL, finding),),
         incidents=(incident,), domain_phases={EVIL: EVIL}, readiness=(Readiness(EVIL, False, EVIL),),

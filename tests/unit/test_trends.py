@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from agent.alerts.catalogue import conditions
+from agent.alerts.catalogue import Known, conditions
 from agent.ledger.base import DAY, HOUR, Cell, Row, StoreUnavailable
 from agent.trends import TrendWatch
 from agent.vitals.phases import PHASES
@@ -125,5 +125,5 @@ async def test_a_breach_is_explained_and_the_alert_says_where(store: Store) -> N
     verdicts = {(v.part, v.target): v.verdict for v in one.trends["example.com"].verdicts}
     assert verdicts["ses", "bounce"] is TargetVerdict.BREACHED
     assert verdicts["sendgrid", "bounce"] is TargetVerdict.MET
-    found = conditions(snapshot, (), {"example.com": "growth"}, "", explained=one.explained())
+    found = conditions(snapshot, (), {"example.com": "growth"}, "", known=Known(explained=one.explained()))
     assert sentence in found[0].annotations["description"]

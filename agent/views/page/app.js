@@ -33,7 +33,7 @@ function show(doc) {
   document.getElementById("demo").hidden = !doc.demo;
   section("overall", { overall: doc.overall, domains: Object.keys(doc.domains).length, leader: doc.leader, evaluated: doc.evaluated_at > 0 }, drawOverall);
   section("domains", { domains: doc.domains, phases: doc.phases, named: doc.domain_phases, findings: doc.findings, trends: doc.trends, gates: doc.gates, now: Math.floor(doc.now / 3600) * 3600 }, drawDomains);
-  section("incidents", doc.incidents, drawIncidents);
+  section("incidents", { incidents: doc.incidents, mutes: doc.mutes }, drawIncidents);
   section("changes", doc.dns_changes, drawChanges);
   section("sources", doc.sources, drawSources);
   section("bounces", doc.recent_bounces, drawBounces);
@@ -89,6 +89,21 @@ document.addEventListener("click", async (event) => {
   }
   button.textContent = said;
   setTimeout(() => { button.textContent = "Check now"; button.disabled = false; }, 3000);
+});
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-mute], button[data-unmute]");
+  if (!button) return;
+  button.disabled = true;
+  const { mute, unmute } = button.dataset;
+  const request = mute ? { method: "POST", body: JSON.stringify({ matchers: JSON.parse(mute), hours: 4 }) } : { method: "DELETE" };
+  try {
+    const response = await fetch(mute ? "api/v1/mutes" : `api/v1/mutes/${encodeURIComponent(unmute)}`, { ...request, headers: { "X-Mailvitals": "page" } });
+    if (!response.ok) throw new Error(String(response.status));
+  } catch {
+    button.textContent = "Not possible now";
+    button.disabled = false;
+  }
 });
 
 document.addEventListener("toggle", async (event) => {

@@ -241,17 +241,34 @@ export function drawRules(assessments) {
       el("p", { class: "muted" }, item.proof))))));
 }
 
-export function drawIncidents(incidents) {
+function cause({ says, likely, score, supports, contradicts }) {
+  const evidence = [...supports.map((text) => ["+", "speaks for it", text]), ...contradicts.map((text) => ["−", "speaks against it", text])];
+  return el("li", {}, el("span", { class: `pill ${likely ? "bad" : "open"}` }, likely ? "likely" : score > 0 ? "possible" : "unlikely"), ` ${says}`,
+    evidence.length ? el("ul", { class: "evidence" }, ...evidence.map(([sign, meaning, text]) =>
+      el("li", { class: "muted" }, el("span", { "aria-hidden": "true" }, `${sign} `), el("span", { class: "unseen" }, `${meaning}: `), text))) : null);
+}
+
+function muting(labels, muted, mutes) {
+  const mute = mutes.find((m) => Object.entries(m.matchers).every(([name, value]) => labels[name] === value));
+  return muted ? [el("span", { class: "pill open" }, "muted until ", el("time", { datetime: new Date(muted * 1000).toISOString() }, new Date(muted * 1000).toLocaleString())),
+    mute?.why ? el("span", { class: "muted" }, mute.why) : null, mute ? el("button", { type: "button", "data-unmute": mute.id, "data-key": `unmute ${mute.id}` }, "Unmute") : null]
+    : [el("button", { type: "button", "data-mute": JSON.stringify(labels), "data-key": `mute ${JSON.stringify(labels)}` }, "Mute for 4 h")];
+}
+
+export function drawIncidents({ incidents, mutes }) {
   const live = incidents.filter((i) => i.state !== "resolved");
-  const items = live.map(({ state, labels, annotations, starts_at }) => {
-    const subject = [labels.domain, words(labels.target ?? labels.check ?? ""), labels.subject].filter(Boolean).join(" · ");
+  const items = live.map(({ state, labels, annotations, starts_at, causes, also, muted_until }) => {
+    const about = (of) => [of.domain, words(of.target ?? of.check ?? ""), of.subject].filter(Boolean).join(" · ");
     return el("li", { class: `incident ${labels.severity === "critical" ? "bad" : "warn"}` },
       el("div", { class: "line" }, el("strong", {}, annotations.summary || labels.alertname),
         el("span", { class: `pill ${state === "open" ? (labels.severity === "critical" ? "bad" : "warn") : "open"}` }, state === "open" ? `${labels.severity}, open` : "closing, quiet period"),
         el("span", { class: "muted" }, "began ", age(starts_at))),
-      el("p", { class: "muted" }, subject), annotations.description ? el("p", {}, annotations.description) : null);
+      el("p", { class: "muted" }, [about(labels), ...also.map((of) => `with ${about(of)}`)].join(", ")),
+      annotations.description ? el("p", { class: "told" }, annotations.description) : null,
+      causes.length ? el("div", {}, el("h3", {}, "What may have caused it"), el("ol", { class: "causes" }, ...causes.map(cause))) : null,
+      el("div", { class: "line" }, ...muting(labels, muted_until, mutes)));
   });
-  return [heading("Open incidents", live.length ? "As told to Alertmanager" : null),
+  return [heading("Incidents", live.length ? "One for each cause, as told to Alertmanager" : null),
     items.length ? el("ul", { class: "incidents card" }, ...items) : el("p", { class: "card muted" }, "None. ")];
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.alerts.bounce_hints import FEWEST, hint_sentences
+from agent.alerts.bounce_hints import FEWEST, count_hints, sentence
 from agent.bounce_rules import shipped
 from agent.classify import Diagnosis, explain
 
@@ -13,7 +13,8 @@ VAGUE = explain("554 no")
 
 
 def sentences(*diagnoses: Diagnosis) -> dict[str, str]:
-    return hint_sentences((("example.com", d) for d in diagnoses), WORDS)
+    found = count_hints(("example.com", d) for d in diagnoses)
+    return {domain: text for domain, hints in found.items() if (text := sentence(hints, WORDS))}
 
 
 def test_the_commonest_hint_is_named_with_its_count() -> None:
@@ -39,4 +40,8 @@ def test_a_hint_of_the_few_is_not_the_reason() -> None:
 
 def test_domains_are_not_mixed() -> None:
     pairs = [("example.com", PTR)] * 10 + [("example.org", GMAIL)] * 4 + [("example.net", VAGUE)] * 20
-    assert set(hint_sentences(pairs, WORDS)) == {"example.com"}
+    found = count_hints(pairs)
+    assert {domain: hints.total for domain, hints in found.items()} == {
+        "example.com": 10, "example.org": 4, "example.net": 20,
+    }  # fmt: skip
+    assert [domain for domain, hints in found.items() if sentence(hints, WORDS)] == ["example.com"]

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.alerts.catalogue import ALERTS, SourceHealth, conditions, source_conditions, target_holds
+from agent.alerts.bounce_hints import Hints
+from agent.alerts.catalogue import ALERTS, Known, conditions, target_holds
+from agent.alerts.sources import SourceHealth, source_conditions, unheard
 from agent.alerts.types import Condition, Holds
+from agent.bounce_rules import shipped
 from agent.dns.checks.base import Finding, Problem, Verdict, Watched
 from agent.ledger.base import Cell, Row
 from agent.vitals.evaluate import evaluate
@@ -41,12 +44,13 @@ def watched(verdict: Verdict, check: str = "dkim", subject: str = "s1", **more: 
 
 
 def test_a_breach_says_what_its_bounces_point_to() -> None:
-    hints = {("example.com", "bounce"): "9 point to the list.", ("example.org", "bounce"): "Never."}
-    found = conditions(snapshot(delivered=850, hard=150), (), PHASE_OF, BASE, bounce_hints=hints)
+    hints = {("example.com", "bounce"): Hints(12, {"list": 9}), ("example.org", "bounce"): Hints(12, {"spf": 12})}
+    known = Known(hints=hints, words=shipped().hints)
+    found = conditions(snapshot(delivered=850, hard=150), (), PHASE_OF, BASE, known=known)
     told = {c.labels["target"]: c.annotations["description"] for c in found}
-    assert told["bounce"].endswith(" 9 point to the list.")
+    assert told["bounce"].endswith(" Of the 12 newest bounces at hand, 9 point to the recipient list.")
     assert "point to" not in told["deliverability"] + told["complaint"]
-    assert not any("Never" in text for text in told.values())
+    assert not any("SPF" in text for text in told.values())
 
 
 def test_a_breached_target_becomes_an_alert_with_its_evidence() -> None:
@@ -172,20 +176,19 @@ def test_a_check_without_subject_has_no_such_label() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "critical", "warning"),
+    ("verdict", "holds", "severity"),
     [
-        (Verdict.FAIL, Holds.YES, Holds.NO),
-        (Verdict.WARN, Holds.NO, Holds.YES),
-        (Verdict.OK, Holds.NO, Holds.NO),
-        (Verdict.UNKNOWN, Holds.UNKNOWN, Holds.UNKNOWN),
+        (Verdict.FAIL, Holds.YES, "critical"),
+        (Verdict.WARN, Holds.YES, "warning"),
+        (Verdict.OK, Holds.NO, "warning"),
+        (Verdict.UNKNOWN, Holds.UNKNOWN, "warning"),
     ],
 )
-def test_a_listing_has_one_condition_a_severity(verdict: Verdict, critical: Holds, warning: Holds) -> None:
-    """Or a listing that turns milder would leave the first alert open for ever."""
-    found = conditions(None, [watched(verdict, "blocklist", "192.0.2.1 psbl")], PHASE_OF, BASE)
-    assert {c.labels["alertname"] for c in found} == {"MailBlocklisted"}
-    assert {c.labels["severity"]: c.holds for c in found} == {"critical": critical, "warning": warning}
-    assert {c.labels["subject"] for c in found} == {"192.0.2.1 psbl"}
+def test_a_listing(verdict: Verdict, holds: Holds, severity: str) -> None:
+    (found,) = conditions(None, [watched(verdict, "blocklist", "192.0.2.1 psbl")], PHASE_OF, BASE)
+    assert (found.labels["alertname"], found.holds, found.labels["severity"]) == ("MailBlocklisted", holds, severity)
+    assert found.labels["subject"] == "192.0.2.1 psbl"
+    assert found.states == "listing example.com 192.0.2.1"
 
 
 def test_findings_of_a_domain_no_longer_configured_are_left_out() -> None:
@@ -225,6 +228,31 @@ def test_a_source_is_silent_sooner_when_its_rhythm_says_so(is_missing: bool) -> 
     assert "1,234 events, in 34 intervals" in text
     assert "2025-06-15 12:08 UTC" in text
     assert "Up to 20 such" in text
+
+
+@pytest.mark.parametrize(
+    ("own", "received", "concerned"),
+    [
+        ("example.com", NOW - 60, []),
+        ("example.com", NOW - 25 * HOUR, ["example.com"]),
+        ("", NOW - 25 * HOUR, ["example.com"]),
+        ("example.org", NOW - 25 * HOUR, []),
+    ],
+)
+def test_whose_rates_a_silent_source_is_missing_in(own: str, received: float, concerned: list[str]) -> None:
+    sources = [SourceHealth("main", own, "growth", received, 0, None, "ses")]
+    found = unheard(source_conditions(sources, NOW, 24 * HOUR, BASE), sources, snapshot(delivered=9_990, hard=10))
+    assert list(found) == concerned
+    other = [SourceHealth("main", own, "growth", received, 0, None, "mailgun")]
+    assert unheard(source_conditions(other, NOW, 24 * HOUR, BASE), other, snapshot(delivered=9_990)) == {}
+
+
+def test_what_is_better_while_a_source_is_not_heard_decides_nothing() -> None:
+    good = snapshot(delivered=10_000, hard=1)
+    found = conditions(good, (), PHASE_OF, BASE, known=Known(unheard={"example.com"}))
+    assert {c.holds for c in found} == {Holds.UNKNOWN}
+    bad = conditions(snapshot(delivered=850, hard=150), (), PHASE_OF, BASE, known=Known(unheard={"example.com"}))
+    assert next(c for c in bad if c.labels["target"] == "bounce").holds is Holds.YES
 
 
 def test_labels_never_carry_a_value_or_a_time() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from agent.alerts.types import Incident
+from agent.alerts.types import Cause, Incident, Onset
 from agent.dns.changes import Change
 from agent.dns.changes import Direction as Turn
 from agent.dns.checks.base import Finding, Problem, Verdict, Watched
@@ -191,6 +191,41 @@ def incidents() -> tuple[Incident, ...]:
                 "description": "Bounce rate 4.2 % (3.3 % to 5.3 %) over 7d, limit 1 %: 136 of 3,248 mails.",
             },
             NOW - 7 * HOUR,
+            also=(labels("MailTargetBreached", "critical", target="deliverability"),),
+            causes=(
+                Cause(
+                    "dns",
+                    "dns news.example.org spf",
+                    "news.example.org no longer authorises include:mailgun.org",
+                    9,
+                    True,
+                    NOW - 8 * HOUR,
+                    (
+                        "seen 12 min before the rate moved",
+                        "41 of the 50 newest bounces point to SPF",
+                        "96% of the failures beyond the target are of mail sent through mailgun, which it touches",
+                    ),
+                ),
+                Cause(
+                    "part",
+                    "part news.example.org mailbox_provider gmail",
+                    "mail to gmail fails and other mail does not: "
+                    "120 of 1,600, 88% of the failures beyond the target in 50% of the mail",
+                    2,
+                    False,
+                ),
+                Cause(
+                    "volume",
+                    "volume news.example.org",
+                    "mail of news.example.org grew to 2.1 times its usual volume",
+                    -1,
+                    False,
+                    NOW - 9 * HOUR,
+                    ("seen 72 min before the rate moved",),
+                    ("41 of the 50 newest bounces point to SPF",),
+                ),
+            ),
+            onset=Onset(NOW - 7.8 * HOUR, NOW - 8 * HOUR, NOW - 7 * HOUR),
         ),
         Incident(
             labels("MailDnsCheckFailing", "critical", check="dkim", subject="mg"),

@@ -13,8 +13,11 @@ import pytest
 from aiohttp import ClientSession, CookieJar
 from aiohttp.test_utils import TestClient, TestServer
 
+from agent.alerts.mutes import Mute, TooManyMutes, read
+from agent.ledger.base import StoreUnavailable
 from agent.views import http
 from agent.views.metrics import Metrics
+from agent.views.mutes import Mutes
 from agent.views.state import Readiness, State
 from tests.unit.views import states
 
@@ -34,11 +37,14 @@ class Box:
 
 @contextlib.asynccontextmanager
 async def listener(
-    box: Box, token: str | None = None, check_now: Callable[[str], Awaitable[None]] | None = None
+    box: Box,
+    token: str | None = None,
+    check_now: Callable[[str], Awaitable[None]] | None = None,
+    mutes: Mutes | None = None,
 ) -> AsyncIterator[TestClient[Any, Any]]:
     metrics = Metrics(lambda: box.state, version="1.2.3")
     app = http.create_app(
-        metrics, lambda: box.state, private_token=token, healthy=lambda: box.healthy, check_now=check_now
+        metrics, lambda: box.state, private_token=token, healthy=lambda: box.healthy, check_now=check_now, mutes=mutes
     )
     async with TestClient(TestServer(app), cookie_jar=CookieJar(unsafe=True)) as client:
         yield client
@@ -252,3 +258,62 @@ async def test_sender_rules_of_a_configured_domain(box: Box) -> None:
         box.change(snapshot=None, findings=())
         early = await client.get(path, headers={"Authorization": f"Bearer {TOKEN}"})
         assert {i["verdict"] for r in await early.json() for i in r["items"]} <= {"unknown", "fail"}
+
+
+class Kept:
+    """Mutes that are kept nowhere; the store may fail."""
+
+    def __init__(self) -> None:
+        self.mutes: dict[str, Mute] = {}
+        self.trouble: Exception | None = None
+
+    async def mute(self, body: bytes) -> Mute:
+        mute = read(body, states.NOW)
+        if self.trouble:
+            raise self.trouble
+        self.mutes[mute.id] = mute
+        return mute
+
+    async def unmute(self, mute_id: str) -> None:
+        if self.trouble:
+            raise self.trouble
+        del self.mutes[mute_id]
+
+
+async def test_mutes_are_made_and_ended(box: Box) -> None:
+    kept, proof = Kept(), {"X-Mailvitals": "test"}
+    wanted = {"matchers": {"domain": "news.example.org", "target": "bounce"}, "hours": 2, "why": "a known list"}
+    async with listener(box, None, mutes=kept) as client:
+        assert (await client.post("/api/v1/mutes", json=wanted)).status == 403
+        assert (await client.delete("/api/v1/mutes/x")).status == 403
+        refused = await client.post("/api/v1/mutes", headers=proof, json=wanted | {"hours": 0})
+        assert (refused.status, "hours" in (await refused.json())["error"]) == (422, True)
+        assert kept.mutes == {}
+        made = await client.post("/api/v1/mutes", headers=proof, json=wanted)
+        mute = await made.json()
+        assert (made.status, mute["matchers"], mute["until"]) == (201, wanted["matchers"], states.NOW + 7200)
+        box.change(mutes=tuple(kept.mutes.values()))
+        shown = await (await client.get("/api/v1/status")).json()
+        assert shown["mutes"] == [mute]
+        assert {i["labels"].get("target"): i["muted_until"] for i in shown["incidents"]} == {
+            "bounce": states.NOW + 7200, None: 0,
+        }  # fmt: skip
+        series = await (await client.get("/metrics")).text()
+        assert 'mailvitals_incidents{domain="news.example.org",state="muted"} 1.0' in series
+        assert 'mailvitals_incidents{domain="news.example.org",state="open"} 0.0' in series
+        for trouble, status in ((StoreUnavailable("no"), 503), (TooManyMutes(), 409)):
+            kept.trouble = trouble
+            assert (await client.post("/api/v1/mutes", headers=proof, json=wanted)).status == status
+        kept.trouble = StoreUnavailable("no")
+        assert (await client.delete(f"/api/v1/mutes/{mute['id']}", headers=proof)).status == 503
+        kept.trouble = None
+        assert (await client.delete(f"/api/v1/mutes/{mute['id']}", headers=proof)).status == 204
+        assert (await client.delete(f"/api/v1/mutes/{mute['id']}", headers=proof)).status == 404
+
+
+async def test_mutes_are_behind_the_token(box: Box) -> None:
+    kept = Kept()
+    async with listener(box, TOKEN, mutes=kept) as client:
+        body = b'{"matchers":{"domain":"a"},"hours":1}'
+        assert (await client.post("/api/v1/mutes", headers={"X-Mailvitals": "test"}, data=body)).status == 401
+    assert kept.mutes == {}

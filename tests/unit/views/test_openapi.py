@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from jsonschema.exceptions import ValidationError
 
+from agent.alerts.mutes import Mute
 from agent.views import http
 from agent.views.metrics import Metrics
 from agent.views.openapi import openapi
@@ -32,9 +33,16 @@ def test_every_route_is_named_and_none_that_is_not() -> None:
     async def check_now(domain: str) -> None:
         raise KeyError
 
+    class Mutes:
+        async def mute(self, body: bytes) -> Mute:
+            raise NotImplementedError
+
+        async def unmute(self, mute_id: str) -> None:
+            raise NotImplementedError
+
     app = http.create_app(
         Metrics(states.state, version="1"), states.state, private_token=None, healthy=lambda: (True, ""),
-        check_now=check_now,
+        check_now=check_now, mutes=Mutes(),
     )  # fmt: skip
     routes = {(r.resource.canonical, r.method) for r in app.router.routes() if r.resource and r.method != "HEAD"}
     named = {(path, method.upper()) for path, methods in DOCUMENT["paths"].items() for method in methods}

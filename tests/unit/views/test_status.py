@@ -79,7 +79,7 @@ def test_the_shape_of_the_document() -> None:
     seen = json.loads(encode(states.state()))
     assert set(seen) == {
         "api", "overall", "version", "now", "started_at", "demo", "leader", "readiness", "evaluated_at", "domains",
-        "phases", "domain_phases", "findings", "incidents", "sources", "recent_bounces", "alertmanagers",
+        "phases", "domain_phases", "findings", "incidents", "mutes", "sources", "recent_bounces", "alertmanagers",
             "blocklists", "dns_changes", "trends", "gates",
     }  # fmt: skip
     assert seen["api"] == 1
