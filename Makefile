@@ -45,7 +45,8 @@ audit: $(VENV)/.tested ## Hold the lock files against known advisories; without 
 
 bench: $(VENV)/.tested ## Measure throughput on this machine
 	@$(BIN)/python -m bench
-	@exec $(BIN)/python -m bench.dns
+	@$(BIN)/python -m bench.dns
+	@exec $(BIN)/python -m bench.bus
 
 simulate: $(VENV)/.tested ## How often verdicts err and how soon they speak, on simulated senders
 	@exec $(BIN)/python -m bench.verdicts

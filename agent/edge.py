@@ -14,6 +14,7 @@ from aiohttp import web
 
 from agent import __version__
 from agent.bus.client import Incoming
+from agent.bus.delivery import Delivery
 from agent.bus.relay import Relay
 from agent.bus.spool import Spool
 from agent.bus.wire import PREFIX, Seal
@@ -54,15 +55,16 @@ class Edge:
         key = reveal(settings.store.identity_key).encode()
         identifier, seal = Identifier(derive(key)[0]), Seal(key)
         self._spool = Spool(settings.store.path, seal, settings.bus.spool_max_bytes)
+        delivery = Delivery(self._publish, self._acknowledge, self.metrics, settings.bus.keys)
         self._relay = Relay(
-            self._publish, self._acknowledge, self._spool, seal, self.metrics, name=own_name(settings.bus),
-            keys=settings.bus.keys, domains={s.name: s.domain or "" for s in settings.sources},
+            delivery, self._spool, seal, self.metrics, name=own_name(settings.bus),
+            domains={s.name: s.domain or "" for s in settings.sources},
             providers={s.name: s.provider for s in settings.sources},
             recipient_hash=lambda recipient: identifier.digest(f"recipient\0{recipient}"), host=is_host,
             max_payload=lambda: self._client.max_payload,
         )  # fmt: skip
         self._client = connect(
-            settings.bus, [f"{PREFIX}/confirmed/{own_name(settings.bus)}"], self._relay.receive, self._relay.connected,
+            settings.bus, [f"{PREFIX}/confirmed/{own_name(settings.bus)}"], delivery.receive, delivery.connected,
             self.metrics, keep_session=False,
         )  # fmt: skip
         self._intake = Intake(

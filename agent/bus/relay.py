@@ -8,9 +8,9 @@ nobody subscribes to, what its queues do not hold, and what was in its memory wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
-import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,36 +19,30 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from agent.bus.client import Denied, Incoming, NotDelivered, TooLarge
+from agent.bus.client import Denied, NotDelivered, TooLarge
+from agent.bus.delivery import Delivery
 from agent.bus.spool import Spool, SpoolBroken, SpoolFull
 from agent.bus.wire import (
     BODY_BYTES,
     EVENTS_A_MESSAGE,
-    PREFIX,
     SEALED_BYTES,
-    Confirmation,
     Header,
-    Rejected,
     Seal,
     What,
-    confirmed,
     fits,
     join,
     pack,
-    sign,
     to_wire,
 )
 from agent.intake.gate import QUEUE_EVENTS, Overloaded
-from agent.ledger.base import MAX_AGE, Applied, Batch, StoreUnavailable
+from agent.ledger.base import Applied, Batch, StoreUnavailable
 
 AT_ONCE = 16  # messages under way
 # Seconds a sender waits for a core before the spool is taken: the shortest webhook time-out is 3.
 PATIENCE = 1.5
 DRAIN_PATIENCE = 15.0  # the same for what lies on the disk, for which nobody waits
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries to reach a core
-DENIED_FOR = 30.0  # seconds in which nothing is sent of a source that the broker does not let us publish
 INLINE_EVENTS = EVENTS_A_MESSAGE  # more are made ready in a thread
-_LATE = 10_000
 
 log = structlog.get_logger()
 
@@ -63,14 +57,6 @@ class RelayMetrics(Protocol):
         """What lies in the spool, in bytes and messages."""
 
 
-class Publish(Protocol):
-    """``Client.publish``."""
-
-    async def __call__(
-        self, topic: str, payload: bytes, properties: Mapping[str, str], *, expiry: float, needs_reader: bool
-    ) -> None: ...
-
-
 class _Piece(msgspec.Struct, eq=False):
     """Events of one request that wait for a message to carry them."""
 
@@ -83,18 +69,16 @@ class _Piece(msgspec.Struct, eq=False):
 
 
 class Relay:
-    """See above. ``run`` must be running; ``receive`` is given what comes on the edge's own topic."""
+    """See above. ``run`` must be running."""
 
     def __init__(
         self,
-        publish: Publish,
-        acknowledge: Callable[[Incoming], None],
+        delivery: Delivery,
         spool: Spool,
         seal: Seal,
         metrics: RelayMetrics,
         *,
         name: str,
-        keys: Sequence[bytes],
         domains: Mapping[str, str],
         providers: Mapping[str, str],
         recipient_hash: Callable[[str], bytes],
@@ -102,16 +86,13 @@ class Relay:
         max_payload: Callable[[], float],
         rng: random.Random | None = None,
     ) -> None:
-        """``domains`` and ``providers`` by source: the sending domain of events that name none, and who speaks. The
-        first of ``keys`` signs; of what comes, any may have. ``host`` tells whether a recipient's domain is a host
-        name, ``max_payload`` how many bytes the broker takes."""
-        self._publish = publish
-        self._acknowledge = acknowledge
+        """``domains`` and ``providers`` by source: the sending domain of events that name none, and who speaks.
+        ``host`` tells whether a recipient's domain is a host name, ``max_payload`` how many bytes the broker takes."""
+        self._delivery = delivery
         self._spool = spool
         self._seal = seal
         self._metrics = metrics
         self._name = name
-        self._keys = keys
         self._domains = domains
         self._providers = providers
         self._recipient_hash = recipient_hash
@@ -122,12 +103,9 @@ class Relay:
         self._events = 0
         self._wake = asyncio.Event()
         self._closing = False
-        self._unconfirmed: dict[str, asyncio.Future[Confirmation]] = {}
-        self._late: deque[str] = deque(maxlen=_LATE)
-        # Whether the last message reached a core; while not, senders are not made to wait for one.
-        self._through = True
         self._drain = asyncio.Event()
-        self._denied: dict[str, float] = {}
+        self._broken = ""
+        delivery.news = self._drain.set
 
     # What the intake calls.
 
@@ -169,30 +147,6 @@ class Relay:
         header = self._header("quarantine", source, source, now, reason[:200])
         await self._send(header, self._seal.close(plain, secrets.token_bytes(12), f"quarantine {source}"))
         return 0
-
-    # What the broker brings.
-
-    def receive(self, message: Incoming) -> None:
-        """A core's word on a message."""
-        self._acknowledge(message)
-        try:
-            word = confirmed(message.properties, message.payload, self._keys)
-        except Rejected as e:
-            self._metrics.bus("in", e.reason)
-            return
-        waiting = self._unconfirmed.get(word.id)
-        if waiting is None:
-            # Its sender was answered meanwhile, from the disk.
-            self._late.append(word.id)
-            self._drain.set()
-        elif not waiting.done():
-            waiting.set_result(word)
-
-    def connected(self) -> None:
-        """There is a broker again."""
-        self._through = True
-        self._denied.clear()
-        self._drain.set()
 
     # The loops.
 
@@ -253,12 +207,9 @@ class Relay:
 
     async def _send(self, header: Header, payload: bytes) -> None:
         """To a core, else to the disk. Raises ``StoreUnavailable``."""
-        if self._through and header.source not in self._denied:
-            try:
-                await self._deliver(header, payload, PATIENCE)
-            except (NotDelivered, Denied) as e:
-                self._failed(header, e)
-            else:
+        if self._delivery.promising(header.source):
+            with contextlib.suppress(NotDelivered, Denied):
+                await self._delivery.deliver(header, payload, PATIENCE)
                 return
         try:
             await self._spool.add([(header, payload)])
@@ -266,41 +217,12 @@ class Relay:
             self._metrics.bus("out", "spool_full")
             raise StoreUnavailable("no core can be reached and the spool is full") from None
         except SpoolBroken as e:
-            log.error("spool.broken", error=str(e))
+            self._say(str(e))
             raise StoreUnavailable("no core can be reached and the spool takes nothing") from None
+        self._broken = ""
         self._metrics.bus("out", "spooled")
         self._show()
         self._drain.set()
-
-    async def _deliver(self, header: Header, payload: bytes, patience: float) -> None:
-        """Returns once a core has said what became of it. Raises ``NotDelivered`` or ``Denied``."""
-        word = self._unconfirmed[header.id] = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(patience):
-                await self._publish(
-                    f"{PREFIX}/{header.what}/{header.source}", payload, sign(header, payload, self._keys[0]),
-                    expiry=MAX_AGE, needs_reader=True,
-                )  # fmt: skip
-                outcome = (await word).outcome
-        except TimeoutError:
-            raise NotDelivered("no core confirmed it in time") from None
-        finally:
-            del self._unconfirmed[header.id]
-        self._metrics.bus("out", outcome)
-        if outcome == "refused":
-            log.error("bus.refused", source=header.source, id=header.id)
-
-    def _failed(self, header: Header, error: NotDelivered | Denied) -> None:
-        self._metrics.bus("out", "denied" if isinstance(error, Denied) else "not_delivered")
-        if isinstance(error, TooLarge):
-            return  # This message alone.
-        if isinstance(error, Denied):
-            if header.source not in self._denied:
-                log.error("bus.denied", source=header.source, reason=str(error))
-            self._denied[header.source] = time.monotonic()
-        elif self._through:
-            self._through = False
-            log.warning("bus.not_delivered", reason=str(error))
 
     async def _drain_for_ever(self) -> None:
         pause = FIRST_PAUSE
@@ -308,10 +230,9 @@ class Relay:
             await self._drain.wait()
             self._drain.clear()
             try:
-                await self._forget_late()
                 good = await self._drain_once()
             except SpoolBroken as e:
-                log.error("spool.broken", error=str(e))
+                self._say(str(e))
                 good = False
             self._show()
             if good:
@@ -323,38 +244,37 @@ class Relay:
 
     async def _drain_once(self) -> bool:
         """Send the oldest: many while they get through, else one to try. Whether all is well."""
-        now = time.monotonic()
-        self._denied = {name: at for name, at in self._denied.items() if now - at < DENIED_FOR}
-        oldest = await self._spool.oldest(AT_ONCE if self._through else 1, self._denied)
+        if late := self._delivery.late():
+            await self._spool.remove(late)
+        denied = self._delivery.denied()
+        oldest = await self._spool.oldest(AT_ONCE if self._delivery.through else 1, denied)
         if not oldest:
-            self._through = True
-            return not self._denied
+            self._delivery.through = True
+            return not denied
         results = await asyncio.gather(
-            *(self._deliver(header, payload, DRAIN_PATIENCE) for header, payload in oldest), return_exceptions=True
+            *(self._delivery.deliver(header, payload, DRAIN_PATIENCE) for header, payload in oldest),
+            return_exceptions=True,
         )
-        delivered = []
+        done = []
         for (header, _), result in zip(oldest, results, strict=True):
             if isinstance(result, TooLarge):
                 # Nothing will make it smaller; it came while nobody could tell what the broker takes.
                 self._metrics.bus("out", "too_large")
                 log.error("bus.body_lost", source=header.source, reason=str(result))
-                delivered.append(header.id)
             elif isinstance(result, NotDelivered | Denied):
-                self._failed(header, result)
+                continue
             elif isinstance(result, BaseException):
                 raise result
-            else:
-                delivered.append(header.id)
-        await self._spool.remove(delivered)
-        if delivered:
-            self._through = True
+            done.append(header.id)
+        await self._spool.remove(done)
+        if done:
             self._drain.set()
-        return len(delivered) == len(oldest)
+        return len(done) == len(oldest)
 
-    async def _forget_late(self) -> None:
-        if self._late:
-            late, self._late = list(self._late), deque(maxlen=_LATE)
-            await self._spool.remove(late)
+    def _say(self, broken: str) -> None:
+        if broken != self._broken:
+            self._broken = broken
+            log.error("spool.broken", error=broken)
 
     def _header(self, what: What, source: str, scope: str, received_at: float, reason: str = "") -> Header:
         return Header(

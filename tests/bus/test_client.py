@@ -14,7 +14,9 @@ import aiomqtt
 import pytest
 
 from agent.bus import client as module
-from agent.bus.client import RECEIVE, Broker, Client, Denied, Incoming, NotDelivered, TooLarge
+from agent.bus.client import MAX_PACKET, RECEIVE, Broker, Client, Denied, Incoming, NotDelivered, TooLarge
+from agent.bus.wire import SEALED_BYTES
+from tests.servers.agent import ROOT
 from tests.servers.mosquitto import Mosquitto, mosquitto
 from tests.servers.tls import Authority
 
@@ -215,6 +217,31 @@ async def test_the_limits_that_a_broker_states_are_read(tmp_path: Path, monkeypa
             assert seen[0]["ReceiveMaximum"] == 3
             assert one.max_payload < 300000
             await asyncio.gather(*(one.publish("events/sg", b"x") for _ in range(20)))
+
+
+async def test_the_shipped_configuration_runs_and_has_room_for_the_largest_message(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    authority.server("127.0.0.1")
+    pem = tmp_path / "127.0.0.1.pem"
+    shipped = (ROOT / "deploy/mosquitto/mosquitto.conf").read_text()
+    with mosquitto(tmp_path / "broker", users={"mailvitals-reader": "secret"}, acl="") as broker:
+        broker.stop()
+        for path, there in (
+            ("/etc/mosquitto/tls/ca.pem", authority.file), ("/etc/mosquitto/tls/tls.pem", pem),
+            ("/etc/mosquitto/tls/tls.key", pem), ("/etc/mosquitto/passwords", broker.folder / "passwords"),
+            ("/etc/mosquitto/acl", ROOT / "deploy/mosquitto/acl"), ("/var/lib/mosquitto/", f"{broker.folder}/"),
+            ("listener 8883", f"listener {broker.port} 127.0.0.1\nuser root"),
+        ):  # fmt: skip
+            assert path in shipped
+            shipped = shipped.replace(path, str(there))
+        broker.config.write_text(shipped)
+        broker.start()
+        where = Broker(
+            "127.0.0.1", broker.port, tls=True, ca_file=str(authority.file), username="mailvitals-reader",
+            password="secret",
+        )  # fmt: skip
+        async with connected(where, "reader", "mailvitals/verdicts/#") as (one, _):
+            assert SEALED_BYTES + 1024 <= one.max_payload <= MAX_PACKET
 
 
 async def test_tls_with_a_certificate_on_each_side(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from agent.bus import delivery
 from agent.bus import relay as module
 from agent.bus.client import Denied, Incoming, NotDelivered, TooLarge
+from agent.bus.delivery import Delivery
 from agent.bus.relay import Relay
 from agent.bus.spool import Spool
 from agent.bus.wire import Confirmation, Header, Seal, confirm, verify
@@ -35,7 +37,7 @@ class Core:
         self.denied: set[str] = set()
         self.outcome: str | None = "counted"  # None: it says nothing
         self.pause = 0.0
-        self.relay: Relay
+        self.delivery: Delivery
         self.acknowledged = 0
 
     async def publish(
@@ -56,7 +58,7 @@ class Core:
 
     def say(self, message_id: str, outcome: Any, key: bytes = KEY) -> None:
         properties, payload = confirm(Confirmation(message_id, outcome), key)
-        self.relay.receive(Incoming("mailvitals/confirmed/edge-1", payload, properties, 0, 0, None))
+        self.delivery.receive(Incoming("mailvitals/confirmed/edge-1", payload, properties, 0, 0, None))
 
     def events(self) -> list[dict[str, Any]]:
         return [event for _, payload in self.got for event in json.loads(payload)]
@@ -82,12 +84,13 @@ class Bench:
         self.core, self.told = Core(), Told()
         seal = Seal(b"i" * 40)
         self.spool = Spool(folder / "spool.db", seal, max_bytes)
+        sending = Delivery(self.core.publish, self.core.acknowledge, self.told, (KEY,))
         self.relay = Relay(
-            self.core.publish, self.core.acknowledge, self.spool, seal, self.told, name="edge-1", keys=(KEY,),
+            sending, self.spool, seal, self.told, name="edge-1",
             domains={"sg": "example.com"}, providers={"sg": "sendgrid", "pm": "postmark"},
             recipient_hash=IDENTIFIER.digest, host=is_host, max_payload=lambda: 10_000_000,
         )  # fmt: skip
-        self.core.relay = self.relay
+        self.core.delivery = sending
         self.serial = 0
 
     def batch(self, size: int = 1, source: str = "sg") -> Batch:
@@ -190,10 +193,23 @@ async def test_a_full_spool_sends_senders_away(bench: Bench) -> None:
     await bench.relay.submit(bench.batch())
 
 
+async def test_a_disk_that_takes_nothing_sends_senders_away_and_is_logged_once(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.core.error = NotDelivered("away")
+    assert bench.spool._db is not None
+    bench.spool._db.execute("PRAGMA query_only = ON")
+    for _ in range(5):
+        with pytest.raises(StoreUnavailable, match="takes nothing"):
+            await bench.relay.submit(bench.batch())
+    bench.spool._db.execute("PRAGMA query_only = OFF")
+    assert capsys.readouterr().out.count("spool.broken") == 1
+
+
 async def test_a_denied_source_waits_on_the_disk_and_holds_up_no_other(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DENIED_FOR", 0.1)
+    monkeypatch.setattr(delivery, "DENIED_FOR", 0.1)
     bench.core.denied = {"pm"}
     await bench.relay.submit(bench.batch(source="pm"))
     await bench.relay.submit(bench.batch(source="sg"))

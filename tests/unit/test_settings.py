@@ -635,3 +635,42 @@ phases: {{growth: {{sustained_days: 21}}}}
     for wrong in ("phase_since: yesterday", "monthly_limit: 0"):
         with pytest.raises(SettingsError, match="domains"):
             loads(text.replace("monthly_limit: 120000", wrong), {})
+
+
+BUS = 'bus: {mode: %s, url: "mqtt://broker.example", key: "' + "k" * 32 + '"}\n'
+SHARED = 'listen: {}\nstore: {url: "sqlite:////var/lib/x/x.db", identity_key: "' + "i" * 32 + '"}\n'
+RELAYED = "sources: [{name: sg, provider: sendgrid, relayed: true}]\n"
+
+
+def test_a_core_lists_what_edges_relay_without_credentials() -> None:
+    settings = loads(SHARED + BUS % "core" + RELAYED, {"MAILVITALS_BUS__NAME": "core-7"})
+    assert settings.sources[0].relayed
+    assert settings.bus.name == "core-7"
+    assert settings.bus.keys == (b"k" * 32,)
+
+
+def test_two_bus_keys_are_a_rotation(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).write_text(name * 12)
+    files = [str(tmp_path / "new"), str(tmp_path / "old")]
+    bus = f'bus: {{mode: core, url: "mqtts://b:8883", key_file: {json.dumps(files)}}}\n'
+    assert loads(SHARED + bus + DOMAINS.removeprefix(BASE), {}).bus.keys == (b"new" * 12, b"old" * 12)
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    (SHARED + BUS % "edge" + "domains: [{name: example.com}]\n", "an edge without `sources` has nothing to relay"),
+    (BASE + BUS % "core" + RELAYED, "bus.mode core needs `store.identity_key`"),
+    (SHARED + RELAYED, "the source `sg` is `relayed`, which only a core's can be"),
+    (SHARED + BUS % "edge" + RELAYED, "the source `sg` is `relayed`, which only a core's can be"),
+    (SHARED + "bus: {mode: core}\n" + RELAYED, "`core` needs `url`"),
+    (SHARED + 'bus: {mode: core, url: "mqtt://b"}\n' + RELAYED, "`core` needs `key`"),
+    (SHARED + 'bus: {mode: core, url: "mqtt://b", key: short}\n' + RELAYED, "at least 32 characters"),
+    (SHARED + 'bus: {url: "http://b"}\n' + RELAYED, "a broker is mqtt://HOST:PORT"),
+    (SHARED + 'bus: {url: "mqtt://b/topic"}\n' + RELAYED, "a broker is mqtt://HOST:PORT"),
+    (SHARED + 'bus: {url: "mqtt://u:p@b"}\n' + RELAYED, "not in the URL"),
+    (SHARED + (BUS % "core").replace("}", ", tls_ca: /x.pem}") + RELAYED, "`tls_…` needs a broker at mqtts://"),
+    (SHARED + (BUS % "core").replace("}", ", password: secret}") + RELAYED, "a password goes with a `username`"),
+    (SHARED + (BUS % "core").replace("}", ", name: a/b}") + RELAYED, "bus.name"),
+])  # fmt: skip
+def test_a_bus_that_cannot_work_is_said(text: str, problem: str) -> None:
+    assert any(problem in line for line in problems(text)), problems(text)
