@@ -43,7 +43,7 @@ lint: audit ## ruff, mypy --strict, the import contracts and the audit
 audit: $(VENV)/.tested ## Hold the lock files against known advisories; without network it says so and fails nothing
 	@$(BIN)/python -m tests.audit
 
-bench: $(VENV)/.tested ## Measure throughput on this machine
+bench: $(VENV)/.tested $(VENV)/bench/.installed ## Measure throughput on this machine
 	@$(BIN)/python -m bench
 	@$(BIN)/python -m bench.dns
 	@exec $(BIN)/python -m bench.bus
@@ -59,7 +59,8 @@ lock: $(VENV)/.uv ## Bring the lock files in line with pyproject.toml (remove th
 		--no-header"; \
 	$$compile pyproject.toml -o requirements.lock; \
 	$$compile pyproject.toml --group test -c requirements.lock -o requirements-test.lock; \
-	$$compile --group build -c requirements-test.lock -o requirements-build.lock
+	$$compile --group build -c requirements-test.lock -o requirements-build.lock; \
+	$$compile --group bench -c requirements-test.lock -o requirements-bench.lock
 
 rules: | $(VENV)/bin/python ## Write deploy/monitoring/ and the chart's rules anew from deploy/rules/
 	@$(BIN)/python deploy/monitoring/render.py
@@ -97,6 +98,13 @@ $(VENV)/.installed: requirements.lock requirements-build.lock pyproject.toml | $
 $(VENV)/.tested: requirements-test.lock $(VENV)/.installed
 	@echo "Installing what the tests need" >&2
 	@$(PIP) install --require-hashes -r requirements-test.lock
+	@touch $@
+
+# What the benchmarks compare with, in an environment of its own.
+$(VENV)/bench/.installed: requirements-bench.lock | $(VENV)/bin/python
+	@echo "Installing what the benchmarks compare with" >&2
+	@$(BIN)/python -m venv $(VENV)/bench
+	@$(VENV)/bench/bin/python -m pip --disable-pip-version-check -qq install --require-hashes -r requirements-bench.lock
 	@touch $@
 
 $(VENV)/.uv: Makefile | $(VENV)/bin/python

@@ -1,65 +1,119 @@
-"""What watching the DNS costs: every check of many domains against a local name server.
+"""What watching the DNS costs: every check of many domains against a name server on the same machine.
 
-Beside it stands a bare loop that asks the same questions.
+Beside it stand, of the same zones in the same run, a bare loop that asks the same questions and makes nothing of the
+answers (the limit), and checkdmarc, each domain after the other as it works. On loopback an answer takes no time; since
+none does on the Internet, both are also run with a way to the server that takes 10 ms.
 
-    python -m bench.dns [--domains 1000]
+    python -m bench.dns [--domains 1000 10000] [--peer PYTHON]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import multiprocessing
+import gc
+import json
 import resource
-import socket
+import subprocess
 import sys
 import time
-from base64 import b64encode
 from collections import Counter
-from multiprocessing.connection import Connection
+from pathlib import Path
 
 import aiodns
-import dns.flags
-import dns.message
-import dns.rcode
-import dns.rdatatype
-import dns.rrset
+import msgspec
 import uvloop
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from agent.dns.answer import Answer, Question
 from agent.dns.ares import TYPES
-from agent.dns.checks import CHECKS
-from agent.dns.checks.base import Subject
 from agent.dns.resolver import Resolver
 from agent.dns.watch import Watch
+from agent.suffix import registered_domain
+from bench.relay import relay
+from bench.zones import Server, name, serving, subject
 
-ESP = "v=spf1 ip4:192.0.2.0/24 -all"
-KEY = "v=DKIM1; p=" + b64encode(
-    generate_private_key(65537, 2048).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-).decode("ascii")
+LOOKS = 16  # domains looked at at once
+PEER = Path(".venv/bench/bin/python")
+SAMPLE = 200  # domains that the peer checks
+DELAY = 0.01  # seconds
+
+
+class Run(msgspec.Struct):
+    """One round of all checks of all domains. ``stall`` is the longest time that the event loop did not turn."""
+
+    domains: int
+    seconds: float
+    cpu: float
+    asked: list[Question]
+    at_server: int
+    memory: float
+    stall: float
+    findings: Counter[str]
+
+    @property
+    def rate(self) -> float:
+        return self.domains / self.seconds
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--domains", type=int, default=1000, help="how many are watched")
-    count = options.parse_args().domains
-    ours, theirs = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
-    server.start()
-    try:
-        uvloop.run(measure(ours.recv(), count))
-    finally:
-        server.kill()
-        server.join()
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("--domains", type=int, nargs="+", default=[1000, 10_000], help="how many are watched")
+    options.add_argument("--peer", type=Path, default=PEER, help="a Python that has checkdmarc")
+    chosen = options.parse_args()
+    sys.setswitchinterval(0.001)  # as the agent does
+    registered_domain("example.com")  # reads its list once
+    print(f"Python {sys.version.split()[0]}; every check of each domain once, name server (Knot) on the same machine")
+    for count in chosen.domains:
+        with serving(count) as server:
+            run = uvloop.run(watched(server, server.address, count))
+            bare = uvloop.run(bare_loop(server.address, run.asked))
+            report(run, bare)
+            if count == chosen.domains[0]:
+                against_peer(server, chosen.peer, min(count, SAMPLE), run)
+
+
+def report(run: Run, bare: tuple[float, float]) -> None:
+    seconds, cpu = bare
+    count = run.domains
+    if set(run.findings) != {"ok"}:
+        print(f"  not everything is in order: {dict(run.findings)}")
+    print(f"\n{count:,} domains, {sum(run.findings.values()) / count:.0f} findings each")
+    print(f"  through the watch      {run.rate:>8,.0f} domains/s   {1e3 * run.cpu / count:.2f} ms of CPU a domain")
+    print(f"                         {run.at_server / count:>8.1f} questions a domain came to the server")
+    print(f"                         {run.memory / count:>8.1f} KiB of memory a domain, findings included")
+    print(f"                         {1e3 * run.stall:>8.0f} ms at most between two turns of the event loop")
+    print(f"  bare, same questions   {count / seconds:>8,.0f} domains/s   {1e3 * cpu / count:.2f} ms of CPU a domain")
+    print(f"  ratio to bare          {seconds / run.seconds:>8.2f} by the clock, {cpu / run.cpu:.2f} by CPU")
+
+
+def against_peer(server: Server, python: Path, count: int, run: Run) -> None:
+    if not python.exists():
+        print(f"  checkdmarc             not installed in {python}: make bench")
+        return
+    print(
+        f"\ncheckdmarc, the first {count} of the same domains (it checks less: no DKIM, no reverse names, no streams)"
+    )
+    for delay in (0.0, DELAY):
+        with relay(server.address, delay) as address:
+            ours = uvloop.run(watched(server, address, count))
+            before = server.asked()
+            done = subprocess.run(
+                [str(python), "-P", "bench/peer.py", address, *map(name, range(count))],
+                check=True, capture_output=True, text=True,
+            )  # fmt: skip
+            theirs = count / json.loads(done.stdout)["seconds"]
+            questions = (server.asked() - before) / count
+        way = f"an answer takes {1e3 * delay:.0f} ms" if delay else "an answer takes no time"
+        print(f"  {way:<24} {theirs:>6,.1f} domains/s   {questions:.1f} questions")
+        ratio, came = ours.rate / theirs, ours.at_server / count
+        print(f"  {'through the watch':<24} {ours.rate:>6,.1f} domains/s   {came:.1f} questions   ratio {ratio:.1f}")
 
 
 class Counting(Resolver):
     """Notes what is asked."""
 
     def __init__(self, server: str) -> None:
-        super().__init__([server], timeout=5.0)
+        super().__init__([server], timeout=5.0, concurrency=256)
         self.asked: list[Question] = []
 
     async def ask(self, question: Question) -> Answer:
@@ -67,107 +121,61 @@ class Counting(Resolver):
         return await super().ask(question)
 
 
-async def measure(server: str, count: int) -> None:
-    """One round of all checks of all domains, then the same questions bare."""
-    domains = [f"d{i}.test" for i in range(count)]
-    # Those that need nothing but a name server that c-ares can ask.
-    checks = {name: CHECKS[name] for name in ("spf", "dkim", "dmarc", "mx", "ptr")}
-    resolver = Counting(server)
-    watch = Watch(
-        resolver, [Subject(d, ("s1",), ("192.0.2.1",)) for d in domains], interval=86_400.0, rate=1e9, checks=checks
-    )
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    begun = time.perf_counter()
-    queue = iter(domains)
+async def watched(server: Server, address: str, count: int) -> Run:
+    gc.collect()
+    memory = resident()
+    resolver = Counting(address)
+    watch = Watch(resolver, [subject(n) for n in range(count)], interval=86_400.0, rate=1e9)
+    queue = iter(range(count))
+    stall = [0.0]
 
     async def worker() -> None:
-        for domain in queue:
-            await watch.check_now(domain)
+        for n in queue:
+            await watch.check_now(name(n))
 
-    await asyncio.gather(*(worker() for _ in range(16)))
-    seconds = time.perf_counter() - begun
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    await resolver.aclose()
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    bare = await bare_loop(server, [q for q in resolver.asked if not q.server and q.type in TYPES])
-    said = Counter(f"{f.finding.check} {f.finding.reason}" for f in watch.findings())
-    asked, memory = len(resolver.asked) / count, (after.ru_maxrss - before.ru_maxrss) / count
-    print(
-        f"Python {sys.version.split()[0]}; {count:,} domains, five checks of each once, name server on the same machine"
-    )
-    print(f"  findings: {', '.join(sorted(said))}")
-    print(f"  through the watch     {count / seconds:>9,.0f} domains/s   {asked:.1f} questions a domain")
-    print(f"                        {1e3 * cpu / count:>9.2f} ms of CPU a domain   {memory:.1f} KiB more a domain")
-    print(f"  bare, same questions  {count / bare:>9,.0f} domains/s   ratio {bare / seconds:.2f}")
+    watching = asyncio.create_task(turning(stall))
+    questions, cpu, begun = server.asked(), time.process_time(), time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(LOOKS)))
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    watching.cancel()
+    asked = resolver.asked
+    resolver.asked = []
+    return Run(
+        count, seconds, cpu, asked, server.asked() - questions, resident() - memory, stall[0],
+        Counter(w.finding.verdict.value for w in watch.findings()),
+    )  # fmt: skip
 
 
-async def bare_loop(server: str, questions: list[Question]) -> float:
-    """Seconds that the same questions take with nothing made of the answers."""
+async def turning(longest: list[float]) -> None:
+    while True:
+        begun = time.perf_counter()
+        await asyncio.sleep(0.001)
+        longest[0] = max(longest[0], time.perf_counter() - begun - 0.001)
+
+
+def resident() -> float:
+    """KiB of memory in use."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1024
+
+
+async def bare_loop(server: str, questions: list[Question]) -> tuple[float, float]:
+    """Seconds by the clock and of CPU. What c-ares has no type for is asked as TXT, which costs it the same."""
     resolver = aiodns.DNSResolver(nameservers=[server], timeout=5.0)
     queue = iter(questions)
 
     async def worker() -> None:
         for question in queue:
             try:
-                await resolver.query_dns(question.name, question.type)
+                await resolver.query_dns(question.name, question.type if question.type in TYPES else "TXT")
             except aiodns.error.DNSError:
                 continue
 
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(worker() for _ in range(64)))
-    seconds = time.perf_counter() - begun
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     await resolver.close()
-    return seconds
-
-
-def serve(pipe: Connection) -> None:
-    """Answer for ``test`` and everything in it, in a process of its own."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.bind(("127.0.0.1", 0))
-        pipe.send(f"127.0.0.1:{s.getsockname()[1]}")
-        known: dict[bytes, bytes] = {}
-        while True:
-            data, peer = s.recvfrom(4096)
-            # What follows the id is the same for the same question, or nearly: EDNS cookies are left out.
-            query = dns.message.from_wire(data)
-            question = query.question[0]
-            key = f"{question.name} {question.rdtype} {query.edns}".lower().encode()
-            if key not in known:
-                known[key] = respond(query).to_wire()[2:]
-            s.sendto(data[:2] + known[key], peer)
-
-
-def respond(query: dns.message.Message) -> dns.message.Message:
-    """Records as a domain in good order has them."""
-    response = dns.message.make_response(query)
-    response.flags |= dns.flags.AA
-    question = query.question[0]
-    name = question.name.to_text(omit_final_dot=True).lower()
-    labels, kind = name.split("."), dns.rdatatype.to_text(question.rdtype)
-    apex = len(labels) == 2 and labels[1] == "test"
-    held: dict[str, str] = {}
-    if name == "_spf.esp.test":
-        held = {"TXT": f'"{ESP}"'}
-    elif apex:
-        held = {
-            "TXT": '"v=spf1 include:_spf.esp.test -all"', "MX": "10 mx.esp.test.", "NS": "ns.esp.test.",
-            "A": "192.0.2.9", "SOA": "ns.esp.test. h.esp.test. 1 60 60 60 60",
-        }  # fmt: skip
-    elif labels[0] == "_dmarc" and len(labels) == 3:
-        held = {"TXT": f'"v=DMARC1; p=reject; rua=mailto:r@{name[7:]}"'}
-    elif name.startswith("s1._domainkey."):
-        held = {"TXT": " ".join(f'"{KEY[i : i + 250]}"' for i in range(0, len(KEY), 250))}
-    elif name == "mail.esp.test":
-        held = {"A": "192.0.2.1"}
-    elif name.endswith(".esp.test"):
-        held = {"A": "192.0.2.2"}
-    elif name == "1.2.0.192.in-addr.arpa":
-        held = {"PTR": "mail.esp.test."}
-    elif "test" not in labels[-1:]:
-        response.set_rcode(dns.rcode.NXDOMAIN)
-    if kind in held:
-        response.answer.append(dns.rrset.from_text(question.name, 300, "IN", kind, held[kind]))
-    return response
+    return seconds, cpu
 
 
 if __name__ == "__main__":

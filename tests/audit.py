@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-test.lock")
+LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-test.lock", "requirements-bench.lock")
 
 
 def judge(report: Mapping[str, Any] | None) -> tuple[list[str], int]:

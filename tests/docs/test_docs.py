@@ -103,7 +103,7 @@ def listed() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(("group", "section"), [
-    ("run", "Running the agent"), ("build", "Building"), ("test", "Lint and tests"),
+    ("run", "Running the agent"), ("build", "Building"), ("test", "Lint and tests"), ("bench", "Benchmarks"),
 ])  # fmt: skip
 def test_every_dependency_has_a_line_and_every_line_a_dependency(group: str, section: str) -> None:
     assert sorted(listed()[section]) == sorted(declared()[group])
@@ -144,7 +144,9 @@ def test_what_the_agent_imports_is_declared_and_what_is_declared_is_imported() -
     assert [name for name, names in expected.items() if not names & third_party] == []
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-build.lock", "requirements-test.lock"])
+@pytest.mark.parametrize(
+    "lock", ["requirements.lock", "requirements-build.lock", "requirements-test.lock", "requirements-bench.lock"]
+)
 def test_locks_pin_everything_by_hash_and_name_no_index(lock: str) -> None:
     text = (ROOT / lock).read_text(encoding="utf-8")
     pinned = re.findall(
@@ -152,7 +154,7 @@ def test_locks_pin_everything_by_hash_and_name_no_index(lock: str) -> None:
     )
     assert len(pinned) == len(re.findall(r"^[A-Za-z0-9]", text, re.MULTILINE))
     assert "://" not in text
-    group = {"requirements.lock": "run", "requirements-build.lock": "build"}.get(lock, "test")
+    group = {"requirements.lock": "run"}.get(lock, lock.removeprefix("requirements-").removesuffix(".lock"))
     assert {n.lower().replace("_", "-") for n in declared()[group]} <= {name.lower() for name, _, _ in pinned}
 
 
