@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from agent.backtest import DAY, Alert, Episode, Policy, Result, episodes, replay
+from agent.backtest import DAY, Alert, Episode, Policy, Result, Told, episodes, replay
 from agent.vitals.phases import PHASES
 from agent.vitals.rates import Counts
-from agent.vitals.verdicts import HOUR, Hour, targets
+from agent.vitals.verdicts import HOUR, Hour, decide, targets
 
 T0 = 1_790_000_400 // HOUR * HOUR
 SHOP = "shop.example"
@@ -140,3 +140,22 @@ def test_complaints_may_outnumber_the_deliveries_of_their_hour(hours: int) -> No
     (target,) = (t for t in targets(PHASES["foundation"], last_event_at=0.0) if t.name == "complaint")
     history = [(T0 + n * HOUR, Counts(delivered=1, complained=5)) for n in range(hours)]
     assert episodes(history, target) == [Episode(T0, T0 + hours * HOUR, 5 * hours, hours)]
+
+
+def test_what_is_replayed_is_what_would_have_been_decided() -> None:
+    rng = random.Random(3)
+    hours = [
+        (
+            T0 + n * HOUR,
+            Counts(
+                delivered=rng.randrange(90), hard=rng.randrange(1 + 4 * (n % 200 > 150)), complained=rng.randrange(2)
+            ),
+        )
+        for n in range(24 * 25)
+    ]
+    for target in targets(PHASES["foundation"], last_event_at=0.0):
+        told = Told(target)
+        for n, (start, counts) in enumerate(hours):
+            told.take(start, counts)
+            if n % 17 == 0:
+                assert told.judgement(start + HOUR, 0.0) == decide(hours[: n + 1], target, float(start + HOUR))
