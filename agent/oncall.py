@@ -9,6 +9,7 @@ import structlog
 
 from agent.alerts.alertmanager import Notifier
 from agent.alerts.bounce_hints import Hints, count_hints
+from agent.alerts.budgets import budget_conditions
 from agent.alerts.catalogue import Known, conditions
 from agent.alerts.causes import Clue
 from agent.alerts.clues import onsets, volume_clues
@@ -88,7 +89,8 @@ class OnCall:
             words=shipped().hints,
             unheard=not_heard.keys(),
         )
-        return conditions(snapshot, findings, self._phases, base, known=known) + of_sources
+        of_targets = conditions(snapshot, findings, self._phases, base, known=known)
+        return of_targets + budget_conditions(snapshot, base) + of_sources
 
     def take(self, found: Iterable[Condition], now: float) -> None:
         """Make incidents of what holds. To be followed by ``save`` and ``tell``."""

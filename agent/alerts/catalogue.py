@@ -32,6 +32,11 @@ ALERTS: dict[str, Alert] = {
             "mailtargetbreached",
         ),
         Alert(
+            "MailBudgetRunningOut",
+            "More of a domain's mail fails than its target allows for the month, though it is not breached now.",
+            "mailbudgetrunningout",
+        ),
+        Alert(
             "MailDnsCheckFailing",
             "A DNS record that the domain's mail depends on is missing or wrong, confirmed by a definitive answer.",
             "maildnscheckfailing",

@@ -256,6 +256,44 @@ WHOLE = (
         "When the check last came to a definitive finding for every subject.",
         whole=True,
     ),
+    Metric(
+        "target_budget_allowed",
+        "gauge",
+        ("domain", "target"),
+        "Failures that the target allows for this calendar month (UTC), by its projected volume.",
+        whole=True,
+    ),
+    Metric(
+        "target_budget_used", "gauge", ("domain", "target"), "Failures in this calendar month (UTC) so far.", whole=True
+    ),
+    Metric(
+        "target_budget_burn_rate",
+        "gauge",
+        ("domain", "target", "window"),
+        "Failure rate in multiples of what the target allows; 1 uses the budget exactly up.",
+        whole=True,
+    ),
+    Metric(
+        "target_budget_state",
+        "gauge",
+        ("domain", "target", "state"),
+        "State set: 1 for what is known of how long the month's budget lasts, 0 for the others.",
+        whole=True,
+    ),
+    *(
+        Metric(
+            f"target_budget_ends{end}_timestamp_seconds",
+            "gauge",
+            ("domain", "target"),
+            f"The day on which the month's budget ends {at}; no series while it lasts or nobody can tell.",
+            whole=True,
+        )
+        for end, at in (
+            ("", "at the rate of the last seven days"),
+            ("_earliest", "at the upper 95 % bound of that rate"),
+            ("_latest", "at the lower 95 % bound of that rate"),
+        )
+    ),
     Metric("monthly_volume", "gauge", ("domain",), "Mails attempted in this calendar month (UTC) so far.", whole=True),
     Metric(
         "monthly_volume_projected",

@@ -15,7 +15,7 @@ from agent.views.state import State
 from agent.vitals.direction import HEADINGS, VOLUME_HEADINGS
 from agent.vitals.gate import GateState
 from agent.vitals.rates import proportion
-from agent.vitals.types import DomainVitals, Rate, TargetVerdict
+from agent.vitals.types import Budget, BudgetState, DomainVitals, Rate, TargetVerdict
 
 # One part's rates by window.
 Windows = dict[str, dict[str, Rate]]
@@ -87,9 +87,25 @@ def _add_domain(families: dict[str, GaugeMetricFamily], vitals: DomainVitals) ->
         for verdict in TargetVerdict:
             labels = [domain, label_value(vitals.phase), judgement.target, verdict.value]
             families["target_verdict"].add_metric(labels, float(verdict == judgement.verdict))
+    for budget in vitals.budgets:
+        _add_budget(families, [domain, budget.target], budget)
     families["monthly_volume"].add_metric([domain], vitals.monthly_volume)
     if vitals.monthly_projection is not None:
         families["monthly_volume_projected"].add_metric([domain], vitals.monthly_projection)
+
+
+def _add_budget(families: dict[str, GaugeMetricFamily], labels: list[str], budget: Budget) -> None:
+    if budget.projected:
+        families["target_budget_allowed"].add_metric(labels, budget.allowed)
+    families["target_budget_used"].add_metric(labels, budget.used)
+    for window, burn in (("24h", budget.burn_24h), ("7d", budget.burn_7d)):
+        if burn is not None:
+            families["target_budget_burn_rate"].add_metric([*labels, window], burn)
+    for state in BudgetState:
+        families["target_budget_state"].add_metric([*labels, state.value], float(state == budget.state))
+    for end, at in (("", budget.ends_at), ("_earliest", budget.earliest), ("_latest", budget.latest)):
+        if at is not None:
+            families[f"target_budget_ends{end}_timestamp_seconds"].add_metric(labels, at)
 
 
 def _add_parts(families: dict[str, GaugeMetricFamily], domains: Iterable[DomainVitals], budget: int) -> int:

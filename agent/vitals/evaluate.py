@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from agent.vitals.budget import budget
 from agent.vitals.courses import Memory
 from agent.vitals.phases import PHASES, Phase
 from agent.vitals.rates import BOUNCE_CLASSES, COUNTED_CLASSES, FIELDS, Counts, total
-from agent.vitals.types import SCOPES, WINDOWS, DomainVitals, Judgement, Rate, Snapshot
+from agent.vitals.types import SCOPES, WINDOWS, Budget, DomainVitals, Judgement, Rate, Snapshot
 from agent.vitals.verdicts import STALE_AFTER, Hour, judge, targets
-from agent.vitals.volume import monthly_volume, projected_volume
+from agent.vitals.volume import expected, month_start, monthly_volume, projected_volume
 
 MINUTE, HOUR = 60, 3600
 
@@ -90,12 +91,16 @@ def evaluate(
         hourly = _Bands(now, _HOUR_WINDOWS, HOUR)
         hourly.read(domain_hour_rows, last)
     days: dict[str, dict[int, int]] = {}
+    months: dict[str, list[int]] = {}
+    month = month_start(now)
     for bucket, cell, measure, count in day_rows:
         if bucket > now or not count:
             continue
         domain = cell[0]
         if bucket > last.get(domain, 0):
             last[domain] = bucket
+        if bucket >= month and measure in _INDEX:
+            months.setdefault(domain, [0] * len(FIELDS))[_INDEX[measure]] += count
         if measure in _ATTEMPTED:
             volumes = days.setdefault(domain, {})
             volumes[bucket] = volumes.get(bucket, 0) + count
@@ -115,6 +120,7 @@ def evaluate(
         phase = domains.get(domain)
         volumes = days.get(domain, {})
         judgements: tuple[Judgement, ...] = ()
+        budgets: tuple[Budget, ...] = ()
         if phase is not None:
             held = targets(
                 phase,
@@ -125,6 +131,20 @@ def evaluate(
             )
             stand = memory.standings(domain, hourly.hours.get(domain, {}), held, now)
             judgements = tuple(judge(target, totals, at, now) for target, at in zip(held, stand, strict=True))
+            so_far, to_come = Counts(*months.get(domain, ())), expected(volumes, now)
+            budgets = tuple(
+                budget(
+                    target,
+                    now,
+                    month=so_far,
+                    week=totals["7d"],
+                    day=totals["24h"],
+                    to_come=to_come,
+                    dispersion=at.dispersion,
+                )
+                for target, at in zip(held, stand, strict=True)
+                if target.name != "capacity"
+            )
         found[domain] = DomainVitals(
             domain=domain,
             phase=phase.name if phase else "",
@@ -135,6 +155,7 @@ def evaluate(
             monthly_volume=monthly_volume(volumes, now),
             monthly_projection=projected_volume(volumes, now),
             last_event_at=last_event_at,
+            budgets=budgets,
         )
     return Snapshot(evaluated_at=now, domains=found)
 

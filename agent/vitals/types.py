@@ -51,11 +51,56 @@ class Judgement(msgspec.Struct, frozen=True):
     dispersion: float = 1.0
 
 
+class BudgetState(StrEnum):
+    """``lasting``: it is proven to last to the end of the month; ``running_out``: not to; ``spending``: neither is
+    proven; ``spent``: more has failed than the whole month may; ``too_little_to_say``: less than seven days of history,
+    or so few mails that not even a week without a failure could prove anything."""
+
+    LASTING = "lasting"
+    SPENDING = "spending"
+    RUNNING_OUT = "running_out"
+    SPENT = "spent"
+    TOO_LITTLE = "too_little_to_say"
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """The budget of one target for one calendar month, in messages (``budget``). ``month`` is when it began;
+    ``volume`` the mails of the month, projected to its end if ``projected``, else so far; ``allowed`` of them may fail,
+    ``used`` did, ``left`` is below 0 when it is overdrawn. ``burn_24h`` and ``burn_7d`` are the failure rate of the
+    last day and week in multiples of the limit, ``None`` without mail. ``ends_at`` is when the budget ends at the rate
+    of the last seven days, ``earliest`` and ``latest`` at its 95 % bounds: Unix times, beginnings of days (UTC),
+    ``None`` where it lasts to the end of the month or nobody can tell."""
+
+    target: str
+    state: BudgetState
+    month: int
+    volume: int
+    projected: bool
+    allowed: int
+    used: int
+    left: int
+    burn_24h: float | None = None
+    burn_7d: float | None = None
+    ends_at: int | None = None
+    earliest: int | None = None
+    latest: int | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The budget for people: ``312 bounces left of 500``."""
+        what = {"bounce": "bounces", "deliverability": "failures", "complaint": "complaints"}[self.target]
+        basis = "projected" if self.projected else "so far"
+        mails = f"for the {self.volume:,} mails of the month ({basis})"
+        if self.left < 0:
+            return f"{self.used:,} {what}, {-self.left:,} more than the {self.allowed:,} {mails}"
+        return f"{self.left:,} {what} left of {self.allowed:,} {mails}"
+
+
 class DomainVitals(msgspec.Struct, frozen=True):
     """Everything known of one domain. ``rates[window][rate]``; ``parts[scope][part][window][rate]`` for the scopes
     provider, mailbox_provider and stream; ``attempted[window]`` in messages. ``monthly_volume`` is attempted in the
     calendar month (UTC) so far, ``monthly_projection`` is ``None`` before seven days of history.
-    ``last_event_at`` is Unix seconds, 0 when there never was an event."""
+    ``last_event_at`` is Unix seconds, 0 when there never was an event. ``budgets`` are those of the rate targets."""
 
     domain: str
     phase: str
@@ -66,6 +111,7 @@ class DomainVitals(msgspec.Struct, frozen=True):
     monthly_volume: int
     monthly_projection: float | None
     last_event_at: float
+    budgets: tuple[Budget, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True):

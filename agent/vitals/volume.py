@@ -30,7 +30,13 @@ def monthly_volume(days: Mapping[int, int], now: float) -> int:
 
 
 def projected_volume(days: Mapping[int, int], now: float) -> float | None:
-    """The month's volume at its end, or ``None`` before seven whole days of history.
+    """The month's volume at its end, or ``None`` before seven whole days of history (``expected``)."""
+    to_come = expected(days, now)
+    return None if to_come is None else monthly_volume(days, now) + sum(to_come.values())
+
+
+def expected(days: Mapping[int, int], now: float) -> dict[int, float] | None:
+    """The mails still to come on each day of the month, today first, or ``None`` before seven whole days of history.
 
     Each day to come is expected to be the mean of the same weekdays among the last 28 whole days (fewer if history,
     which begins with the first day that had mail, is shorter). Today is expected to reach that mean, or stands at
@@ -47,5 +53,4 @@ def projected_volume(days: Mapping[int, int], now: float) -> float | None:
         same = [days.get(day, 0) for day in history if day // DAY % 7 == weekday]
         means[weekday] = sum(same) / len(same)
     today_more = max(0.0, means[today // DAY % 7] - days.get(today, 0))
-    to_come = sum(means[day // DAY % 7] for day in range(today + DAY, month_end(now), DAY))
-    return monthly_volume(days, now) + today_more + to_come
+    return {today: today_more} | {day: means[day // DAY % 7] for day in range(today + DAY, month_end(now), DAY)}

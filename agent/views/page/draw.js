@@ -113,7 +113,16 @@ function gauge({ target, limit, rate }) {
       mark, el("span", {}, share > 0.75 ? "" : percent(ceiling))));
 }
 
-function target(judgement, trends) {
+// One line: what may still fail this month, and how long that lasts.
+function budgetLine(budget) {
+  if (!budget) return null;
+  if (!budget.projected) return el("p", { class: "muted num" }, `Error budget: ${words(budget.state)}`);
+  const day = (at) => new Date(at * 1000).toISOString().slice(0, 10);
+  const ends = budget.state === "running_out" && budget.ends_at ? `, ends ${day(budget.ends_at)} (${day(budget.earliest ?? budget.ends_at)} to ${budget.latest ? day(budget.latest) : "month end"})` : "";
+  return el("p", { class: "muted num" }, `Error budget: ${count.format(budget.left)} left of ${count.format(budget.allowed)} this month, ${words(budget.state)}${ends}`);
+}
+
+function target(judgement, trends, budgets) {
   const { rate } = judgement;
   const [tone] = VERDICTS[judgement.verdict] ?? ["open"];
   const isRate = judgement.target !== "capacity";
@@ -125,7 +134,8 @@ function target(judgement, trends) {
       rate ? el("strong", { class: "value" }, percent(rate.value)) : null, pill(judgement.verdict)),
     rate && isRate ? gauge(judgement) : null,
     el("p", { class: "muted num" }, facts),
-    el("p", { class: "why" }, judgement.reason), ...whereLines(trends, judgement), ...(isRate ? trendLines(trends, judgement.target) : []));
+    el("p", { class: "why" }, judgement.reason), budgetLine(budgets?.find((b) => b.target === judgement.target)),
+    ...whereLines(trends, judgement), ...(isRate ? trendLines(trends, judgement.target) : []));
 }
 
 function volume(vitals, phase, trends) {
@@ -222,7 +232,7 @@ export function drawDomains({ domains, phases, named, findings, trends, gates, n
         vitals ? el("p", { class: "muted last" }, "newest event ", age(vitals.last_event_at)) : null),
       el("div", { class: "columns" },
         el("section", { "aria-label": `Targets of ${name}` }, el("h3", {}, "Targets"),
-          ...(vitals ? [el("ul", { class: "targets" }, ...vitals.judgements.map((j) => target(j, trends[name]))), volume(vitals, phases[phase], trends[name])]
+          ...(vitals ? [el("ul", { class: "targets" }, ...vitals.judgements.map((j) => target(j, trends[name], vitals.budgets))), volume(vitals, phases[phase], trends[name])]
             : [el("p", { class: "muted" }, "Waiting for the first evaluation.")])),
         !configured ? null : el("section", { class: "checks", "aria-label": `DNS checks of ${name}` },
           el("div", { class: "line" }, el("h3", {}, "DNS"), checks.length ? el("button", { type: "button", "data-check": name, "data-key": `check ${name}` }, "Check now") : null),

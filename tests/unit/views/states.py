@@ -22,7 +22,8 @@ from agent.vitals.phases import PHASES
 from agent.vitals.scopes import Explanation, PartVerdict
 from agent.vitals.shifts import Shift
 from agent.vitals.trends import DomainTrends
-from agent.vitals.types import WINDOWS, DomainVitals, Judgement, Rate, Snapshot, TargetVerdict
+from agent.vitals.types import WINDOWS, Budget, BudgetState, DomainVitals, Judgement, Rate, Snapshot, TargetVerdict
+from agent.vitals.volume import month_start
 
 NOW = 1_790_000_000.0
 HOUR, DAY = 3600.0, 86400.0
@@ -56,6 +57,9 @@ def rates(n: int, bounce: float = 0.006, block: float = 0.002, complaint: float 
 
 def windows(share: float = 1.0, **mix: float) -> dict[str, dict[str, Rate]]:
     return {w: rates(n, **mix) for w in WINDOWS if (n := round(VOLUME[w] * share)) >= 3}
+
+
+MONTH = month_start(NOW)
 
 
 def parts() -> dict[str, dict[str, dict[str, dict[str, Rate]]]]:
@@ -102,6 +106,24 @@ def domain_well() -> DomainVitals:
         monthly_volume=48_120,
         monthly_projection=71_400.0,
         last_event_at=NOW - 40,
+        budgets=(
+            Budget("bounce", BudgetState.LASTING, MONTH, 71_400, True, 714, 287, 427, 0.6, 0.59),
+            Budget(
+                "deliverability",
+                BudgetState.RUNNING_OUT,
+                MONTH,
+                71_400,
+                True,
+                3_570,
+                3_350,
+                220,
+                0.9,
+                1.1,
+                MONTH + 27 * DAY,
+                MONTH + 26 * DAY,
+                MONTH + 28 * DAY,
+            ),
+        ),
     )
 
 
@@ -121,6 +143,7 @@ def domain_ill() -> DomainVitals:
         monthly_volume=9_402,
         monthly_projection=None,
         last_event_at=NOW - 900,
+        budgets=(Budget("bounce", BudgetState.TOO_LITTLE, MONTH, 9_402, False, 94, 390, -296, 4.1, 4.2),),
     )
 
 
