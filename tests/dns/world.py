@@ -132,7 +132,8 @@ class World(Resolver):
         if self.rng.random() < self.loss or any(w.holds(now, "") for w in self.cut):
             await asyncio.sleep(3)
             return Answer(question, Outcome.TIMEOUT)
-        zone = next((d for d in self.domains if question.name == d or question.name.endswith("." + d)), "")
+        labels = question.name.split(".")
+        zone = next((d for n in range(len(labels)) if (d := ".".join(labels[n:])) in self._number), "")
         server, number = int(question.server.rpartition(":")[0][-1]), self._number.get(zone, 1)
         if server == 2 and number % 7 == 0:
             return Answer(question, Outcome.LAME)
