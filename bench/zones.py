@@ -95,12 +95,9 @@ class Server:
 @contextmanager
 def serving(count: int) -> Iterator[Server]:
     """A name server that knows ``count`` domains, and all that they refer to."""
-    with TemporaryDirectory(prefix="bench-dns-") as temporary, socket.socket(type=socket.SOCK_DGRAM) as free:
-        folder = Path(temporary)
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with TemporaryDirectory(prefix="bench-dns-") as temporary:
+        folder, port = Path(temporary), _free_port()
         _write(folder, count, port)
-        free.close()
         command = [_program("knotd"), "-c", str(folder / "knot.conf")]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -117,6 +114,16 @@ def serving(count: int) -> Iterator[Server]:
         finally:
             process.terminate()
             process.wait()
+
+
+def _free_port() -> int:
+    """One that is free for UDP and TCP."""
+    while True:
+        with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp, suppress(OSError):
+            udp.bind(("127.0.0.1", 0))
+            port: int = udp.getsockname()[1]
+            tcp.bind(("127.0.0.1", port))
+            return port
 
 
 def _loaded(folder: Path) -> bool:
