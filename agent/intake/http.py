@@ -257,8 +257,9 @@ class Intake:
         self._grow(body, plain)
 
     def _grow(self, body: bytearray, chunk: bytes) -> None:
-        # A body may become no larger than the room that is left: many that do not end leave room for small ones.
-        if self._in_flight + len(body) + len(chunk) > IN_FLIGHT and self._in_flight > len(body):
+        # A body may become no larger than the room it leaves, in whatever pieces it comes: many that do not end leave
+        # room for small ones.
+        if self._in_flight + len(body) + 2 * len(chunk) > IN_FLIGHT and self._in_flight > len(body):
             raise _Refusal(503, "overloaded", "too much at once", _BUSY)
         body += chunk
         self._in_flight += len(chunk)
