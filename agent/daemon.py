@@ -192,7 +192,7 @@ class Daemon:
             self._hub = Hub(
                 settings, self._gate, self.ledger, self._mailboxes.label if settings.dns.mailbox_lookup else
                 mailbox_provider, self.metrics, clock=clock, heard=self._heard_from_edge,
-                present=lambda: (self._snapshot, self._posture.findings()), doubt=self._clock_watch.doubt,
+                snapshot=lambda: self._snapshot, findings=self._posture.findings, doubt=self._clock_watch.doubt,
             )  # fmt: skip
         self.addresses: dict[str, str] = {}
 

@@ -58,7 +58,7 @@ def connect(
 
 
 class Hub:
-    """See above. ``present`` gives the newest snapshot with the findings of that moment; ``heard`` is told the source,
+    """See above. ``snapshot`` gives the newest one, ``findings`` what goes with it; ``heard`` is told the source,
     the time and the number of new events of each message; ``clock`` gives Unix seconds, ``doubt`` why it cannot be
     believed now."""
 
@@ -70,13 +70,14 @@ class Hub:
         mailbox: Callable[[str], str],
         metrics: Metrics,
         *,
-        present: Callable[[], tuple[Snapshot | None, Sequence[Watched]]],
+        snapshot: Callable[[], Snapshot | None],
+        findings: Callable[[], Sequence[Watched]],
         heard: Callable[[str, float, int], None],
         clock: Callable[[], float],
         doubt: Callable[[], str],
     ) -> None:
         self._gate, self._ledger, self._metrics = gate, ledger, metrics
-        self._present, self._doubt = present, doubt
+        self._snapshot, self._findings, self._doubt = snapshot, findings, doubt
         self._outward: Outward | None = None
         key = settings.store.identity_key
         self._consumer = Consumer(
@@ -96,7 +97,13 @@ class Hub:
     def speak(self, epoch: int) -> Coroutine[Any, Any, None]:
         """Publish verdicts and findings, as the leader of ``epoch``, until cancelled."""
         self._outward = Outward(
-            self._present, self._publish, lambda: self.client.connected, self._ledger, self._metrics, epoch=epoch
+            self._snapshot,
+            self._findings,
+            self._publish,
+            lambda: self.client.connected,
+            self._ledger,
+            self._metrics,
+            epoch=epoch,
         )
         return self._outward.run()
 

@@ -33,11 +33,13 @@ RECEIVE = 32
 IN_FLIGHT = 16
 # What we take at most, properties included.
 MAX_PACKET = 5 * 1024 * 1024
-# A member of the group that does not come back leaves its share to the others after this long.
-SESSION_EXPIRY = 300  # seconds
+# Until a member of the group that has gone leaves its share to the others: long enough for a restart, and no longer,
+# since some brokers go on sending it its share, which edges must then send again.
+SESSION_EXPIRY = 15  # seconds
 _MAX_EXPIRY = 2**32 - 1
 
 _NO_MATCHING_SUBSCRIBERS, _UNSPECIFIED, _IMPLEMENTATION, _QUOTA = 0x10, 0x80, 0x83, 0x97
+_TAKEN_OVER = 0x8E
 _FAILURE = 0x80
 
 log = structlog.get_logger()
@@ -286,7 +288,7 @@ class Client:
         try:
             await asyncio.wait((listening, broken), return_when=asyncio.FIRST_COMPLETED)
             if listening.done():
-                raise NotDelivered("the connection to the broker broke")
+                raise NotDelivered(f"the connection to the broker broke{_why(client)}")
             raise NotDelivered("the broker did not acknowledge in time")
         finally:
             for task in (listening, broken):
@@ -319,6 +321,16 @@ class Client:
             raise Denied(
                 f"this broker takes packets of {granted['MaximumPacketSize']} bytes, {self._needed_packet} are needed"
             )
+
+
+def _why(client: aiomqtt.Client) -> str:
+    """What the broker said at the end, if it did."""
+    gone: Any = client._disconnected
+    code = getattr(gone.exception() if gone.done() and not gone.cancelled() else None, "rc", None)
+    value = getattr(code, "value", 0)
+    if value == _TAKEN_OVER:
+        return ": another agent has the same name"
+    return f": {code}" if value > _UNSPECIFIED else ""
 
 
 def _tls(broker: Broker) -> ssl.SSLContext:

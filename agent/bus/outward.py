@@ -136,7 +136,8 @@ class Outward:
 
     def __init__(
         self,
-        present: Callable[[], tuple[Snapshot | None, Sequence[Watched]]],
+        snapshot: Callable[[], Snapshot | None],
+        findings: Callable[[], Sequence[Watched]],
         publish: Callable[..., Coroutine[Any, Any, None]],
         connected: Callable[[], bool],
         ledger: Ledger,
@@ -145,9 +146,10 @@ class Outward:
         epoch: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``present`` gives the newest snapshot and the findings of that moment. ``clock`` is in seconds and never
-        goes back. ``epoch`` is that in which this process leads: only the leader speaks for all."""
-        self._present = present
+        """``snapshot`` gives the newest one, ``findings`` what goes with it. ``clock`` is in seconds and never goes
+        back. ``epoch`` is that in which this process leads: only the leader speaks for all."""
+        self._snapshot = snapshot
+        self._findings = findings
         self._publish = publish
         self._connected = connected
         self._ledger = ledger
@@ -179,11 +181,11 @@ class Outward:
 
     async def round(self) -> None:
         """Send what is due now. Raises ``NotDelivered``, ``Denied``, ``StoreUnavailable`` or ``Deposed``."""
-        snapshot, findings = self._present()
+        snapshot = self._snapshot()
         if snapshot is None or snapshot is self._shown or not self._connected():
             return
         # Thousands of domains have tens of thousands of messages.
-        wanted = await asyncio.to_thread(messages, snapshot, findings)
+        wanted = await asyncio.to_thread(messages, snapshot, self._findings())
         if not self._restored:
             self._retained |= set(await self._ledger.load(KIND))
             self._restored = True

@@ -40,8 +40,8 @@ from agent.ledger.base import Applied, Batch, StoreUnavailable
 AT_ONCE = 16  # messages under way
 # Seconds a sender waits for a core before the spool is taken: the shortest webhook time-out is 3.
 PATIENCE = 1.5
-DRAIN_PATIENCE = 15.0  # the same for what lies on the disk, for which nobody waits
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries to reach a core
+DRAIN_PATIENCE = 5.0  # the same for what lies on the disk, for which nobody waits
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds between two tries to reach a core
 INLINE_EVENTS = EVENTS_A_MESSAGE  # more are made ready in a thread
 
 log = structlog.get_logger()
@@ -243,7 +243,7 @@ class Relay:
             self._drain.set()
 
     async def _drain_once(self) -> bool:
-        """Send the oldest: many while they get through, else one to try. Whether all is well."""
+        """Send the oldest: many while they get through, else one to try. Whether it is worth while to go on."""
         if late := self._delivery.late():
             await self._spool.remove(late)
         denied = self._delivery.denied()
@@ -269,7 +269,7 @@ class Relay:
         await self._spool.remove(done)
         if done:
             self._drain.set()
-        return len(done) == len(oldest)
+        return bool(done)
 
     def _say(self, broken: str) -> None:
         if broken != self._broken:

@@ -31,10 +31,12 @@ def edge(folder: Path, broker: Mosquitto, name: str = "edge-1", **more: object) 
     })  # fmt: skip
 
 
-def core(folder: Path, broker: Mosquitto, name: str = "core-1", **more: object) -> Agent:
-    """A core that knows both sources, not started."""
+def core(
+    folder: Path, broker: Mosquitto, name: str = "core-1", *, database: Path | None = None, **more: object
+) -> Agent:
+    """A core that knows both sources, not started; with the ledger of another if ``database`` says so."""
     return Agent(folder / name, {
-        "store": {"url": f"sqlite:///{folder / name}/ledger.db", "identity_key": IDENTITY_KEY},
+        "store": {"url": f"sqlite:///{database or folder / name / 'ledger.db'}", "identity_key": IDENTITY_KEY},
         "bus": bus(broker, "core", name, **more),
         "sources": [
             {"name": "sg", "provider": "sendgrid", "domain": DOMAIN, "relayed": True},

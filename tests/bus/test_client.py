@@ -9,9 +9,12 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import aiomqtt
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.bus import client as module
 from agent.bus.client import MAX_PACKET, RECEIVE, Broker, Client, Denied, Incoming, NotDelivered, TooLarge
@@ -150,6 +153,16 @@ async def test_a_denied_publish_raises_and_a_denied_subscription_is_said(tmp_pat
             await until(lambda: "uthori" in intruder.problem)
             with pytest.raises(NotDelivered, match="uthori"):
                 await intruder.publish("events/sg", b"x")
+
+
+@pytest.mark.parametrize(("code", "words"), [
+    (0x8E, ": another agent has the same name"), (0x8B, ": Server shutting down"), (0x80, ""), (0x00, ""),
+])  # fmt: skip
+async def test_why_a_broker_ended_the_connection_is_told(code: int, words: str) -> None:
+    # Mosquitto ends it without a word, others do not.
+    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    gone.set_exception(aiomqtt.MqttCodeError(ReasonCode(PacketTypes.DISCONNECT, identifier=code)))
+    assert module._why(SimpleNamespace(_disconnected=gone)) == words  # type: ignore[arg-type]
 
 
 async def test_a_frozen_broker_is_noticed_and_come_back_to(broker: Mosquitto) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -47,11 +47,9 @@ class Broker:
 
     def restarted(self) -> Outward:
         return Outward(
-            self.present, self.publish, lambda: self.connected, self, self, clock=lambda: self.now, epoch=3  # type: ignore[arg-type]
+            lambda: self.snapshot, lambda: self.findings, self.publish, lambda: self.connected,
+            self, self, clock=lambda: self.now, epoch=3,  # type: ignore[arg-type]
         )  # fmt: skip
-
-    def present(self) -> tuple[Snapshot | None, Sequence[Watched]]:
-        return self.snapshot, self.findings
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool, expiry: float = 0) -> None:
         await asyncio.sleep(0)
