@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 # Debian packages the tests start programs of, and one program of each to tell whether it is there.
 DEBIAN := prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager knot:knotd \
 	chromium:chromium buildah:buildah crun:crun debootstrap:debootstrap unbound:unbound \
-	mosquitto:mosquitto
+	mosquitto:mosquitto postgresql:pg_createcluster pgbouncer:pgbouncer
 
 # Tests that start no server: those whose file does not know how.
 UNIT = $(shell grep -rL --include='test_*.py' tests\.servers tests | grep -v ^tests/ledger/ | sort)

@@ -74,8 +74,7 @@ def run(config: Path | None, demo: bool) -> None:
     if (config is None) == (not demo):
         raise click.UsageError("give either --config FILE or --demo")
     from agent import log
-    from agent.ledger.base import StoreUnavailable
-    from agent.ledger.sqlite import LedgerError
+    from agent.ledger.base import LedgerError, StoreUnavailable
     from agent.settings import SettingsError
 
     try:

@@ -33,8 +33,7 @@ def import_(config: Path, source: str, files: tuple[Path, ...]) -> int:
     mailvitals import --config mailvitals.yaml --source sendgrid day1.ndjson day2.ndjson.gz
     """
     from agent.intake.files import Imported, ImportFailed, import_file
-    from agent.ledger.base import StoreUnavailable
-    from agent.ledger.sqlite import LedgerError
+    from agent.ledger.base import LedgerError, StoreUnavailable
 
     settings = load_settings(config)
     names = [s.name for s in settings.sources]
@@ -192,8 +191,7 @@ def quarantine_replay(config: Path, source: str | None, ids: tuple[int, ...]) ->
 
 
 def _run(work: Any) -> Any:
-    from agent.ledger.base import StoreUnavailable
-    from agent.ledger.sqlite import LedgerError
+    from agent.ledger.base import LedgerError, StoreUnavailable
 
     try:
         return asyncio.run(work)

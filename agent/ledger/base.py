@@ -35,6 +35,25 @@ class Deposed(Exception):
     """Another process leads by now: what was to be written rests on what it may have changed, and was not written."""
 
 
+class LedgerError(Exception):
+    """The database cannot be used as it is (a newer schema, another identity key, no SQLite file): settings to mend."""
+
+
+class Server(msgspec.Struct, frozen=True):
+    """A PostgreSQL database: its URL, without the password unless there is no other way, and how many connections an
+    agent keeps and takes at most."""
+
+    url: str
+    password: str = ""
+    min_connections: int = 1
+    max_connections: int = 4
+
+    @property
+    def place(self) -> str:
+        """Host and database, to be named in messages."""
+        return self.url.partition("://")[2].rpartition("@")[2].partition("?")[0]
+
+
 class Cell(NamedTuple):
     """The place an event counts in: what every roll-up is split by."""
 

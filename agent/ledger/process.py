@@ -1,4 +1,4 @@
-"""The embedded store in a process of its own.
+"""A store in a process of its own.
 
 Python runs one thread at a time in a process. A store in a thread would take that turn from the event loop, and wait
 for it, some forty times a commit; in a process of its own it commits on the second core while the first one reads the
@@ -31,14 +31,17 @@ from agent.ledger.base import (
     Counted,
     Deposed,
     Lease,
+    Ledger,
+    LedgerError,
     Quarantined,
     RecentBounce,
     Row,
+    Server,
     SourceState,
     StoreUnavailable,
 )
 from agent.ledger.identity import DIGEST_BYTES, Identifier, derive
-from agent.ledger.sqlite import LedgerError, SqliteLedger
+from agent.ledger.sqlite import SqliteLedger
 
 _START_LIMIT = 30.0  # seconds a store may take to open
 _START_PAUSE = 1.0  # seconds after a start that failed before the next is tried
@@ -52,7 +55,7 @@ _BOUNCED, _DEFERRED = _CODE[Kind.BOUNCED], _CODE[Kind.DEFERRED]
 
 
 class _Opening(msgspec.Struct, array_like=True):
-    path: str
+    store: str | Server  # a path, or a database elsewhere
     key: bytes
     quarantine_max_bytes: int
 
@@ -129,13 +132,13 @@ async def _receive(reader: asyncio.StreamReader) -> tuple[int, str, msgspec.Raw]
 
 
 class ProcessLedger:
-    """See ``base.Ledger``: a ``SqliteLedger`` in a child process. ``start`` first.
+    """See ``base.Ledger``: a ``SqliteLedger`` or a ``PostgresLedger`` in a child process. ``start`` first.
 
     A child that dies is replaced at the next call; what waited for it raises ``StoreUnavailable``.
     """
 
-    def __init__(self, path: Path, key: bytes, *, quarantine_max_bytes: int = 64 * 1024 * 1024) -> None:
-        self._opening = _Opening(str(path), key, quarantine_max_bytes)
+    def __init__(self, store: Path | Server, key: bytes, *, quarantine_max_bytes: int = 64 * 1024 * 1024) -> None:
+        self._opening = _Opening(store if isinstance(store, Server) else str(store), key, quarantine_max_bytes)
         self._identifier = Identifier(derive(key)[0])
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[tuple[str, msgspec.Raw]]] = {}
@@ -371,7 +374,7 @@ async def _serve(connection: socket.socket) -> None:
         _, _, payload = await _receive(reader)
         opening = msgspec.msgpack.decode(payload, type=_Opening)
         try:
-            ledger = SqliteLedger(Path(opening.path), opening.key, quarantine_max_bytes=opening.quarantine_max_bytes)
+            ledger = await _open(opening)
         except (LedgerError, StoreUnavailable) as e:
             await _send(writer, 0, "ledger" if isinstance(e, LedgerError) else "unavailable", _encode(str(e)))
             return
@@ -391,9 +394,21 @@ async def _serve(connection: socket.socket) -> None:
         await ledger.close()
 
 
-async def _answer(
-    ledger: SqliteLedger, writer: asyncio.StreamWriter, number: int, method: str, payload: msgspec.Raw
-) -> None:
+async def _open(opening: _Opening) -> Ledger:
+    if isinstance(opening.store, str):
+        return SqliteLedger(Path(opening.store), opening.key, quarantine_max_bytes=opening.quarantine_max_bytes)
+    from agent.ledger.postgres import PostgresLedger
+
+    elsewhere = PostgresLedger(opening.store, opening.key, quarantine_max_bytes=opening.quarantine_max_bytes)
+    try:
+        await elsewhere.start()
+    except BaseException:
+        await elsewhere.close()
+        raise
+    return elsewhere
+
+
+async def _answer(ledger: Ledger, writer: asyncio.StreamWriter, number: int, method: str, payload: msgspec.Raw) -> None:
     try:
         result = await _perform(ledger, method, _TAKES[method](payload))
     except StoreUnavailable as e:
@@ -407,7 +422,7 @@ async def _answer(
         await _send(writer, number, "ok", _encode(result))
 
 
-async def _perform(ledger: SqliteLedger, method: str, arguments: Any) -> Any:
+async def _perform(ledger: Ledger, method: str, arguments: Any) -> Any:
     if method == "apply":
         columns, now = arguments
         results = await ledger.apply(_from_columns(columns), now)

@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agent.events import Event
 from agent.ledger.base import (
@@ -36,26 +34,25 @@ from agent.ledger.base import (
     Cell,
     Deposed,
     Lease,
+    LedgerError,
     Quarantined,
     RecentBounce,
     Row,
     SourceState,
     StoreUnavailable,
 )
+from agent.ledger.commit import count
 from agent.ledger.identity import Identifier, derive
 from agent.ledger.outcomes import BY_RANK
-from agent.ledger.sqlite_cells import Cells, names
-from agent.ledger.sqlite_commit import Commit
+from agent.ledger.seal import Seal
+from agent.ledger.sqlite_cells import SqliteCells, names
+from agent.ledger.sqlite_commit import Answers
 
 SCHEMA_VERSION = 3
 _RECENT_KEPT = 1000
 _PRUNE_STEP = 20_000
 
 T = TypeVar("T")
-
-
-class LedgerError(Exception):
-    """The database cannot be used as it is (a newer schema, another identity key, no SQLite file): settings to mend."""
 
 
 def load_or_create_key(path: Path) -> bytes:
@@ -98,8 +95,8 @@ class SqliteLedger:
         self._quarantine_max = quarantine_max_bytes
         for_identities, for_sealing = derive(key)
         self._identifier = Identifier(for_identities)
-        self._seal = AESGCM(for_sealing)
-        self._cells = Cells()
+        self._seal = Seal(for_sealing)
+        self._cells = SqliteCells()
         self._hours: set[int] = set()
         self._data_version = -1
         self._closed = False
@@ -197,18 +194,13 @@ class SqliteLedger:
 
     def _apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
         with self._transaction() as db:
-            commit = Commit(db, self._cells, self._hours, self._identifier, now)
-            for batch in batches:
-                commit.add(batch)
-            return commit.finish()
+            return Answers(db, self._hours, now).run(count(batches, self._cells.copy, self._identifier, now))
 
     async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> int:
         return await self._write(self._quarantine, source, reason, body, dict(headers), now)
 
     def _quarantine(self, source: str, reason: str, body: bytes, headers: dict[str, str], now: float) -> int:
-        nonce = random_source.token_bytes(12)
-        plain = msgspec.msgpack.encode((headers, body))
-        sealed = nonce + self._seal.encrypt(nonce, plain, source.encode())
+        sealed = self._seal.close(source, headers, body)
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO quarantine (at, source, reason, size, sealed) VALUES (?, ?, ?, ?, ?)",
@@ -236,11 +228,7 @@ class SqliteLedger:
         )
         if row is None:
             raise KeyError(quarantine_id)
-        try:
-            plain = self._seal.decrypt(row[1][:12], row[1][12:], row[0].encode())
-        except InvalidTag:
-            raise StoreUnavailable(f"quarantined body {quarantine_id} was altered or sealed with another key") from None
-        return msgspec.msgpack.decode(plain, type=tuple[dict[str, str], bytes])
+        return self._seal.open(quarantine_id, *row)
 
     async def discard(self, quarantine_ids: Sequence[int]) -> None:
         await self._write(self._discard, list(quarantine_ids))
@@ -261,7 +249,7 @@ class SqliteLedger:
 
     def _pending(self) -> list[str]:
         with self._transaction():
-            return self._cells.pending()
+            return self._cells.copy.pending()
 
     async def rows(
         self,

@@ -1,4 +1,4 @@
-"""The stores that the ledger suite runs on. A second store is one more entry in ``STORES``."""
+"""The stores that the ledger suite runs on. One more store is one more entry in ``STORES``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from agent.ledger.base import Ledger
+from agent.ledger.postgres import PostgresLedger
 from agent.ledger.process import ProcessLedger
 from agent.ledger.sqlite import SqliteLedger
+from tests.servers.postgres import database_of
 
 KEY = b"k" * 32
 
@@ -22,8 +24,16 @@ def _in_process_of_its_own(directory: Path) -> Ledger:
     return ProcessLedger(directory / "ledger.db", KEY, quarantine_max_bytes=100_000)
 
 
-STORES: dict[str, Callable[[Path], Ledger]] = {"sqlite": _sqlite, "sqlite-process": _in_process_of_its_own}
-# Those that open fast enough to be opened for every example of a property.
+def _postgres(directory: Path) -> Ledger:
+    return PostgresLedger(database_of(directory), KEY, quarantine_max_bytes=100_000)
+
+
+STORES: dict[str, Callable[[Path], Ledger]] = {
+    "sqlite": _sqlite,
+    "sqlite-process": _in_process_of_its_own,
+    "postgres": _postgres,
+}
+# Opened in no time: these can be opened for every example of a property.
 QUICK = ("sqlite",)
 
 

@@ -284,12 +284,27 @@ def reports(draw: st.DrawFn) -> list[Reported]:
     return out
 
 
+PROPERTY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
 @pytest.mark.parametrize("store", QUICK)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(PROPERTY, max_examples=100)
 @given(data=st.data(), given_reports=reports())
 async def test_any_order_any_split_any_repeat_gives_the_same_counts(
     store: str, data: st.DataObject, given_reports: list[Reported]
 ) -> None:
+    await _any_order_any_split_any_repeat(store, data, given_reports)
+
+
+@settings(PROPERTY, max_examples=12)
+@given(data=st.data(), given_reports=reports())
+async def test_any_order_gives_the_same_counts_on_postgresql(
+    data: st.DataObject, given_reports: list[Reported]
+) -> None:
+    await _any_order_any_split_any_repeat("postgres", data, given_reports)
+
+
+async def _any_order_any_split_any_repeat(store: str, data: st.DataObject, given_reports: list[Reported]) -> None:
     repeated = given_reports + data.draw(st.lists(st.sampled_from(given_reports), max_size=10))
     shuffled = data.draw(st.permutations(repeated))
     with tempfile.TemporaryDirectory(dir=MEMORY) as directory:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from agent.events import Event, Kind
-from agent.ledger.base import HOUR, Batch, Cell, StoreUnavailable
+from agent.ledger.base import HOUR, Batch, Cell, LedgerError, StoreUnavailable
 from agent.ledger.process import ProcessLedger
-from agent.ledger.sqlite import LedgerError, SqliteLedger
+from agent.ledger.sqlite import SqliteLedger
 from tests.servers.agent import ROOT
 
 KEY = b"k" * 32

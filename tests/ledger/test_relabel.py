@@ -11,16 +11,16 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.events import Kind
-from agent.ledger import sqlite_cells
+from agent.ledger import cells as cells_module
 from agent.ledger.base import DAY, HOUR, MINUTE, Batch, Cell, Counted, Ledger
 from agent.ledger.sqlite import SqliteLedger
 from tests.ledger.conftest import KEY, QUICK, STORES
 from tests.ledger.model import Reported, expected
-from tests.ledger.test_ledger import GMAIL, MEMORY, NOW, apply, bounce, event, reports
+from tests.ledger.test_ledger import GMAIL, MEMORY, NOW, PROPERTY, apply, bounce, event, reports
 
 PENDING = GMAIL._replace(mailbox_provider="?example.net")
 UNRESOLVED = GMAIL._replace(mailbox_provider="unresolved")
@@ -97,7 +97,7 @@ async def test_it_outlives_a_restart_and_other_processes_follow(open_ledger: Cal
 async def test_only_so_many_wait_and_the_rest_is_unresolved_for_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_cells, "WAITING_CELLS", 3)
+    monkeypatch.setattr(cells_module, "WAITING_CELLS", 3)
     ledger = SqliteLedger(tmp_path / "ledger.db", KEY)
     for i in range(5):
         await apply(ledger, event(message_id=f"m{i}"), cell=GMAIL._replace(mailbox_provider=f"?{i}.example"))
@@ -112,7 +112,7 @@ async def test_only_so_many_wait_and_the_rest_is_unresolved_for_good(
 async def test_numbers_are_bounded_however_many_domains_come_and_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_cells, "PASSING_CELLS", 60)
+    monkeypatch.setattr(cells_module, "PASSING_CELLS", 60)
     ledger = SqliteLedger(tmp_path / "ledger.db", KEY)
     delivered = 0
     for day in range(150):
@@ -184,11 +184,21 @@ def _to(one: Reported, label: Callable[[str], str]) -> Reported:
 
 
 @pytest.mark.parametrize("store", QUICK)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(PROPERTY, max_examples=100)
 @given(data=st.data(), given_reports=reports())
 async def test_relabelled_at_any_moment_the_counts_are_the_same(
     store: str, data: st.DataObject, given_reports: list[Reported]
 ) -> None:
+    await _relabelled_at_any_moment(store, data, given_reports)
+
+
+@settings(PROPERTY, max_examples=12)
+@given(data=st.data(), given_reports=reports())
+async def test_relabelled_at_any_moment_on_postgresql(data: st.DataObject, given_reports: list[Reported]) -> None:
+    await _relabelled_at_any_moment("postgres", data, given_reports)
+
+
+async def _relabelled_at_any_moment(store: str, data: st.DataObject, given_reports: list[Reported]) -> None:
     repeated = given_reports + data.draw(st.lists(st.sampled_from(given_reports), max_size=10))
     shuffled = data.draw(st.permutations(repeated))
     relabelled: set[str] = set()

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.ledger.base import DAY, MINUTE, StoreUnavailable
-from agent.ledger.sqlite import LedgerError, SqliteLedger, load_or_create_key
+from agent.ledger.base import DAY, MINUTE, LedgerError, StoreUnavailable
+from agent.ledger.sqlite import SqliteLedger, load_or_create_key
 from tests.ledger.conftest import KEY
 from tests.ledger.model import expected
 from tests.ledger.traffic import NOW, read, reports, rough, split
@@ -266,14 +266,14 @@ async def test_a_statement_that_fails_anywhere_takes_nothing_and_leaves_nothing_
 
 
 async def test_a_defect_in_the_middle_of_a_commit_takes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agent.ledger import sqlite_commit
+    from agent.ledger import commit as counting
 
     batches, _ = read("sendgrid", rough(200), random.Random(5))
     ledger = SqliteLedger(path, KEY)
     await ledger.apply(batches[:3], NOW)
     before = await _counts(ledger)
     with monkeypatch.context() as patched:
-        patched.setattr(sqlite_commit.Commit, "_write_sources", lambda self: 1 / 0)
+        patched.setattr(counting._Commit, "_sources", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await ledger.apply(batches[3:], NOW)
     assert await _counts(ledger) == before

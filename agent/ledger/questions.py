@@ -1,0 +1,79 @@
+"""What ``commit.count`` asks of a store, and what it has it write."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from agent.ledger.identity import DIGEST_BYTES
+from agent.ledger.outcomes import Bounce
+
+RECORD = DIGEST_BYTES + 5  # bytes of hash and mark
+
+# record (hash and mark), second (Unix), cell number, measure, index of the batch (-1: a deferred pair, which is no
+# event of its own). The mark: cell number * 65536 + second of the hour * 16 + flags, 5 bytes big-endian.
+Entry = tuple[bytes, int, int, int, int]
+# Unix hour, and the first and the last but one of the entries that lie in it.
+Span = tuple[int, int, int]
+
+
+class Tokens(NamedTuple):
+    """Which of these tokens are known? Answer: the hash of the body that each of them came with."""
+
+    hashes: list[bytes]
+
+
+class Known(NamedTuple):
+    """What is known of these entries, which are in the order of hour and hash? Answer: rows in their own and the
+    neighbouring hours (index of the entry, hour, mark), and bounces (index, earliest and latest report)."""
+
+    entries: list[Entry]
+    spans: list[Span]
+
+
+class Put(NamedTuple):
+    """Write these entries, over those of the same hour and hash if ``replace``; there are none otherwise."""
+
+    entries: list[Entry]
+    spans: list[Span]
+    replace: bool = False
+
+
+class Drop(NamedTuple):
+    """Remove the entries of these hours and hashes."""
+
+    places: list[tuple[int, bytes]]
+
+
+class Bounces(NamedTuple):
+    """What is known of the bounces of these identities? Answer: those there are, by index."""
+
+    hashes: list[bytes]
+
+
+class Deliveries(NamedTuple):
+    """Which entries do identities have between two hours, both included? ``ranges``: index, first, last.
+    Answer: index, hour and mark of each."""
+
+    hashes: list[bytes]
+    ranges: list[tuple[int, int, int]]
+
+
+class PutBounces(NamedTuple):
+    """Write the bounces of these identities, by index, over what was there."""
+
+    hashes: list[bytes]
+    bounces: list[tuple[int, Bounce]]
+
+
+class Write(NamedTuple):
+    """The rest, once all is decided: counts to add (width, bucket, cell, measure, count) in the order of their places,
+    the last signs of life of sources (name, received, event), bounces for people to read (time, source, cell, rank,
+    codes, reason), new tokens (hash, body)."""
+
+    counts: list[tuple[int, int, int, int, int]]
+    sources: list[tuple[str, float, float]]
+    recent: list[tuple[float, str, int, int, int | None, str, str]]
+    tokens: list[tuple[bytes, bytes]]
+
+
+Question = Tokens | Known | Put | Drop | Bounces | Deliveries | PutBounces | Write
