@@ -36,9 +36,9 @@ from agent.intake.outgoing import Get
 from agent.intake.pulse import Pulse
 from agent.intake.source import Source
 from agent.leadership import Leadership
-from agent.ledger.base import DAY, HOUR, MINUTE, Deposed, RecentBounce, SourceState, StoreUnavailable
+from agent.ledger.base import DAY, HOUR, MINUTE, Deposed, LedgerError, RecentBounce, SourceState, StoreUnavailable
 from agent.ledger.process import ProcessLedger
-from agent.ledger.sqlite import LedgerError, load_or_create_key
+from agent.ledger.sqlite import load_or_create_key
 from agent.mailbox import mailbox_provider
 from agent.oncall import OnCall, bounce_hints
 from agent.posture import Posture
@@ -73,13 +73,17 @@ log = structlog.get_logger()
 
 def open_ledger(settings: Settings) -> ProcessLedger:
     """The store the settings name, to be started. Raises ``LedgerError`` or ``OSError``."""
-    path = settings.store.path
     if settings.bus.mode == "edge":
         raise LedgerError("an edge has no ledger (bus.mode): this is done in a core")
-    path.parent.mkdir(parents=True, exist_ok=True)
     given = settings.store.identity_key
+    limit = settings.store.quarantine_max_bytes
+    if settings.store.server:
+        assert given  # noqa: S101 - the settings insist
+        return ProcessLedger(settings.store.server, given.get_secret_value().encode(), quarantine_max_bytes=limit)
+    path = settings.store.path
+    path.parent.mkdir(parents=True, exist_ok=True)
     key = given.get_secret_value().encode() if given else load_or_create_key(path.with_name(path.name + ".key"))
-    return ProcessLedger(path, key, quarantine_max_bytes=settings.store.quarantine_max_bytes)
+    return ProcessLedger(path, key, quarantine_max_bytes=limit)
 
 
 def build_sources(

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 from pydantic import (
@@ -35,6 +35,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from agent import settings_file
 from agent.dns.blocklists import BLOCKLISTS
+from agent.ledger.base import Server
 from agent.providers import PROVIDERS, Credentials
 from agent.settings_file import FILE, PREFIX, SettingsError, did_you_mean
 from agent.vitals.phases import PHASES, Phase
@@ -236,14 +237,45 @@ class Listen(_Model):
     )
 
 
+_POSTGRESQL = ("postgres://", "postgresql://")
+_SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
+def _postgresql(url: str) -> str:
+    """A URL that may be shown: its password is elsewhere."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    if (
+        not re.fullmatch(r"[^\0\s#]+", url)
+        or not (parts.netloc or "host" in query)
+        or len(parts.path) < 2
+        or "@" in parts.path
+    ):
+        raise PydanticCustomError("store", "a store on PostgreSQL is postgresql://user@host:5432/database")
+    if "password" in query:
+        raise PydanticCustomError("store", "the password of a store goes into `store.password` or its file")
+    if query.get("sslmode", "prefer") not in _SSLMODES:
+        raise PydanticCustomError("store", "sslmode is one of {modes}", {"modes": ", ".join(_SSLMODES)})
+    return url
+
+
 class Store(_Model):
     """Where events are counted; in an edge, where they wait while no core can be reached."""
 
-    url: str = Field(description="`sqlite:////absolute/path` on a local or block volume, never NFS.")
+    url: str = Field(
+        description="`sqlite:////absolute/path` on a local or block volume, never NFS; or, for several agents on one "
+        "store, `postgresql://user@host:5432/database?sslmode=verify-full&sslrootcert=/path/ca.crt`."
+    )
+    password: SecretStr | None = Field(
+        None, description="Password of a `postgresql:` store. One in the URL is taken out of it and kept as secret."
+    )
+    min_connections: int = Field(1, ge=0, le=100, description="Connections to PostgreSQL that are kept open.")
+    max_connections: int = Field(4, ge=2, le=100, description="Most connections to PostgreSQL that an agent takes.")
     identity_key: SecretStr | None = Field(
         None,
         description="Key of the hashes that recognise an event, at least 32 characters. Without it the agent makes one "
-        "on its first start, mode 0600, beside the database; a database written with another key is refused.",
+        "on its first start, mode 0600, beside an SQLite database; for PostgreSQL it must be given, the same to every "
+        "agent. A database written with another key is refused.",
     )
     quarantine_max_bytes: int = Field(
         64 * 1024 * 1024,
@@ -254,12 +286,13 @@ class Store(_Model):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        if value.startswith(("postgres://", "postgresql://")):
-            raise PydanticCustomError("store", "this version stores in SQLite only: sqlite:////absolute/path")
+        if value.startswith(_POSTGRESQL):
+            return _postgresql(value)
         if not re.fullmatch(r"sqlite:////[^\0?#]+", value) or value.endswith("/"):
             raise PydanticCustomError(
                 "store",
-                "a store is sqlite: with four slashes and an absolute path: sqlite:////var/lib/mailvitals/ledger.db",
+                "a store is sqlite: with four slashes and an absolute path: sqlite:////var/lib/mailvitals/ledger.db, "
+                "or postgresql://user@host:5432/database",
             )
         return value
 
@@ -269,6 +302,41 @@ class Store(_Model):
         if value is not None and len(value.get_secret_value()) < 32:
             raise PydanticCustomError("key", "an identity key has at least 32 characters")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apart(cls, value: object) -> object:
+        """The password of a URL, taken out of it."""
+        url = value.get("url") if isinstance(value, dict) else None
+        if not isinstance(url, str) or not url.startswith(_POSTGRESQL):
+            return value
+        scheme, _, rest = url.partition("://")
+        place, slash, database = rest.partition("/")
+        who, at, hosts = place.rpartition("@")
+        user, colon, password = who.partition(":")
+        if not colon:
+            return value
+        if value.get("password"):  # type: ignore[attr-defined]
+            raise PydanticCustomError("store", "the password is given twice: in `url` and in `password`")
+        return {**value, "url": f"{scheme}://{user}{at}{hosts}{slash}{database}", "password": unquote(password)}  # type: ignore[dict-item]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Store:
+        if self.server and not self.identity_key:
+            raise PydanticCustomError(
+                "store", "a store that agents share needs `identity_key`, the same for all of them"
+            )
+        if self.min_connections > self.max_connections:
+            raise PydanticCustomError("store", "`min_connections` is above `max_connections`")
+        return self
+
+    @property
+    def server(self) -> Server | None:
+        """The database of a ``postgresql:`` URL."""
+        if not self.url.startswith(_POSTGRESQL):
+            return None
+        password = self.password.get_secret_value() if self.password else ""
+        return Server(self.url, password, self.min_connections, self.max_connections)
 
     @property
     def path(self) -> Path:
@@ -732,6 +800,8 @@ class Settings(_File):
             raise PydanticCustomError("bus", what, {"mode": mode})
         if mode == "edge" and not self.sources:
             raise PydanticCustomError("bus", "an edge without `sources` has nothing to relay")
+        if mode == "edge" and self.store.server:
+            raise PydanticCustomError("bus", "what waits in an edge lies on its own disk: its `store.url` is sqlite:")
         relayed = [s.name for s in self.sources if s.relayed]
         if relayed and mode != "core":
             raise PydanticCustomError("bus", "the source `{name}` is `relayed`, which only a core's can be", {

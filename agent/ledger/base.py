@@ -48,6 +48,9 @@ class Server(msgspec.Struct, frozen=True):
     min_connections: int = 1
     max_connections: int = 4
 
+    def __repr__(self) -> str:
+        return f"Server({self.place!r})"
+
     @property
     def place(self) -> str:
         """Host and database, to be named in messages."""

@@ -11,7 +11,8 @@ import pytest
 
 from agent.bus.spool import Spool, SpoolBroken, SpoolError, SpoolFull
 from agent.bus.wire import Header, Seal
-from agent.ledger.sqlite import LedgerError, SqliteLedger
+from agent.ledger.base import LedgerError
+from agent.ledger.sqlite import SqliteLedger
 
 SEAL = Seal(b"i" * 40)
 HEADER = Header("events", "0" * 32, "sg", "sendgrid", "sendgrid", "edge-1", 1000.5)

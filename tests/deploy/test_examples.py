@@ -24,7 +24,7 @@ def loaded(name: str, tmp_path: Path) -> Settings:
     path.write_text(text.replace(SECRETS, str(tmp_path)))
     secret_files(tmp_path, {
         "sendgrid_verification_key": verification_key(), "sendgrid_verification_key_new": verification_key(),
-        "private_token": "t" * 64, "identity_key": "k" * 64, "postmark_password": "p" * 40,
+        "private_token": "t" * 64, "identity_key": "k" * 64, "store_password": "d" * 40, "postmark_password": "p" * 40,
         "alertmanager_token": "a" * 40, "alertmanager_password": "b" * 40,
         "spamhaus_dqs": "d" * 26, "bus_password": "q" * 40, "bus_key": "n" * 64, "bus_key_old": "o" * 64,
     })  # fmt: skip

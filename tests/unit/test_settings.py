@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from agent.ledger.base import Server
 from agent.providers import PROVIDERS
 from agent.settings import Settings, SettingsError, load, load_policy, loads, schema
 from agent.settings_file import MAX_BYTES, keys, variable
@@ -29,6 +30,8 @@ VERIFICATION_KEY = b64encode(
 BASE = 'listen: {}\nstore: {url: "sqlite:////var/lib/x/ledger.db"}\n'
 DOMAINS = BASE + "domains: [{name: example.com}]\n"
 SECRET = "hunter2hunter2hunter2hunter2hunter2hunter2"
+SQLITE = '"sqlite:////var/lib/x/ledger.db"'
+KEYED = f"identity_key: {'k' * 32}"
 
 
 def problems(text: str, environ: dict[str, str] | None = None) -> list[str]:
@@ -50,6 +53,21 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     assert (got.dns.interval, got.dns.min_interval) == (120.0, 60.0)
     assert got.dns.resolvers == ("192.0.2.53", "[2001:db8::1]:5353")
     assert [d.name for d in got.domains] == ["example.com"]
+
+
+def test_a_password_in_the_url_of_a_store_is_a_secret() -> None:
+    url = "postgresql://me:p%40ss@db1:5432,db2/mail?sslmode=verify-full&target_session_attrs=primary"
+    store = loads(DOMAINS.replace(SQLITE, f"'{url}', {KEYED}, max_connections: 7"), {}).store
+    assert store.url == url.replace(":p%40ss", "")
+    assert "p@ss" not in repr(store)
+    assert store.server == Server(store.url, "p@ss", 1, 7)
+    assert store.server.place == "db1:5432,db2/mail"
+    assert "p@ss" not in repr(store.server)
+    other = loads(
+        DOMAINS.replace(SQLITE, f"'postgresql://me@db1/mail', {KEYED}"), {"MAILVITALS_STORE__PASSWORD": "p@ss"}
+    )
+    assert other.store.server == Server("postgresql://me@db1/mail", "p@ss")
+    assert loads(DOMAINS, {}).store.server is None
 
 
 def test_values_take_their_usual_form() -> None:
@@ -262,7 +280,13 @@ def test_everything_wrong_is_said_at_once() -> None:
     (DOMAINS + "phases: {growth: {complaint_max: 0.01}}\n", "growth: complaint_max must not be above"),
     (DOMAINS + "vitals: {bounce_classes: []}\n", "vitals.bounce_classes: "),
     (DOMAINS.replace("sqlite:////var", "sqlite:///var"), "four slashes and an absolute path"),
-    (DOMAINS.replace("sqlite:", "postgresql:"), "stores in SQLite only"),
+    (DOMAINS.replace("sqlite:", "postgresql:"), "a store on PostgreSQL is postgresql://user@host:5432/database"),
+    (DOMAINS.replace(SQLITE, "postgresql://u@h/d"), "store: a store that agents share needs `identity_key`"),
+    (DOMAINS.replace(SQLITE, f"'postgresql://u:{SECRET}@h/d', password: {SECRET}"), "the password is given twice"),
+    (DOMAINS.replace(SQLITE, f"'postgresql://u@h/d?password={SECRET}'"), "goes into `store.password` or its file"),
+    (DOMAINS.replace(SQLITE, f"'postgresql://u:{SECRET[:5]}/{SECRET}@h/d'"), "postgresql://user@host:5432/database"),
+    (DOMAINS.replace(SQLITE, "'postgresql://u@h/d?sslmode=always'"), "sslmode is one of disable, allow"),
+    (DOMAINS.replace(SQLITE, f"'postgresql://u@h/d', {KEYED}, min_connections: 9"), "above `max_connections`"),
     (postmark(), "a postmark source needs `username` and `password` or `headers`, or anyone could post to it"),
     (postmark(username="u"), "a postmark source needs"),
     (postmark(username="u", password=""), "sources[0].password: must be text, not empty"),
