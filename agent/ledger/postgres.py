@@ -123,8 +123,12 @@ class PostgresLedger:
     async def _apply(self, session: Session, batches: Sequence[Batch], now: float) -> list[Applied]:
         mine = self._cells
 
+        attempts = 0
+
         async def number(db: Connection) -> None:
-            if mine.epoch < 0:
+            nonlocal attempts
+            attempts += 1
+            if mine.epoch < 0 or attempts > 1:  # What an attempt has added is gone with it.
                 await mine.load(db)
             mine.number(batches)
             await mine.add(db)

@@ -8,6 +8,7 @@ transaction: a holder of locks that is frozen or gone lets go of them by the ser
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -33,6 +34,7 @@ _WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_
 _LONG_WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout = 0; {_LIMITS}{_DURABLE}"
 _READ = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '25s'; {_LIMITS}"
 
+_TLS_FILE = re.compile(r"\bssl(rootcert|cert|key|crl)=")
 _WRONG_SETTINGS = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -98,6 +100,8 @@ class Session:
             except (asyncpg.exceptions.ClientConfigurationError, ValueError) as e:
                 raise LedgerError(f"{self._server.place}: {e}") from None
             except _AWAY as e:
+                if isinstance(e, FileNotFoundError) and _TLS_FILE.search(self._server.url):
+                    raise LedgerError(f"{self._server.place}: a file that the URL names for TLS is not there") from None
                 raise StoreUnavailable(f"{self._server.place}: {_why(e)}") from None
 
     async def write(self, work: Callable[[Connection], Awaitable[T]], *, long: bool = False) -> T:

@@ -21,7 +21,7 @@ from agent.ledger.sqlite import SqliteLedger, load_or_create_key
 from tests.ledger.conftest import KEY
 from tests.ledger.model import expected
 from tests.ledger.traffic import NOW, read, reports, rough, split
-from tests.ledger.writer import commits
+from tests.ledger.writer import commits, end, start, start_at_once, truth
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -136,17 +136,6 @@ def test_a_cut_key_is_named_and_not_used(tmp_path: Path) -> None:
         load_or_create_key(tmp_path / "key")
 
 
-def _start_at_once(processes: list[subprocess.Popen[str]]) -> None:
-    """Each says that it is ready by an empty line and waits for one."""
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-
-
 _MAKE_KEYS = """
 import sys, time, pathlib
 from agent.ledger.sqlite import load_or_create_key
@@ -163,7 +152,7 @@ def test_processes_that_start_at_once_agree_on_the_key(tmp_path: Path) -> None:
                          stdout=subprocess.PIPE)
         for _ in range(2)
     ]  # fmt: skip
-    _start_at_once(processes)
+    start_at_once(processes)
     keys = [process.communicate(timeout=30)[0].split() for process in processes]
     assert keys[0] == keys[1]
     assert len(set(keys[0])) == 60
@@ -175,32 +164,15 @@ def test_processes_that_start_at_once_agree_on_the_key(tmp_path: Path) -> None:
 # Death and company. What must come out is what the slow model says of the very same traffic.
 
 
-def _writer(path: Path, seed: str, *what: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.ledger.writer", str(path), seed, *what], cwd=ROOT, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def _end(process: subprocess.Popen[str]) -> int:
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    return int(out)
-
-
-def _expected() -> dict[object, int]:
-    return dict(expected(reports([batch for commit in commits() for batch in commit])))
-
-
 RELABELLED = pytest.mark.parametrize("relabelled", [(), ("relabelled",)], ids=["known", "relabelled"])
 
 
 @RELABELLED
 async def test_killed_between_any_two_statements_every_count_is_exact(path: Path, relabelled: tuple[str, ...]) -> None:
-    kills = await asyncio.to_thread(lambda: _end(_writer(path, "1", "dying", *relabelled)))
+    kills = await asyncio.to_thread(lambda: end(start(str(path), "1", "dying", *relabelled)))
     assert kills > 45, "every place at the beginning of a commit was tried"
     ledger = SqliteLedger(path, KEY)
-    assert await _counts(ledger) == _expected()
+    assert await _counts(ledger) == truth()
     await ledger.close()
     db = sqlite3.connect(path)
     assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -209,12 +181,12 @@ async def test_killed_between_any_two_statements_every_count_is_exact(path: Path
 
 @RELABELLED
 async def test_two_processes_in_a_storm_of_duplicates_count_once(path: Path, relabelled: tuple[str, ...]) -> None:
-    both = [_writer(path, seed, "storm", *relabelled) for seed in ("1", "2")]
-    _start_at_once(both)
-    first = [await asyncio.to_thread(_end, process) for process in both]
+    both = [start(str(path), seed, "storm", *relabelled) for seed in ("1", "2")]
+    start_at_once(both)
+    first = [await asyncio.to_thread(end, process) for process in both]
     assert min(first) > 0, "they never met"
     ledger = SqliteLedger(path, KEY)
-    assert await _counts(ledger) == _expected()
+    assert await _counts(ledger) == truth()
     again = [r for commit in commits() for r in await ledger.apply(commit, NOW)]
     assert not any(r.counted for r in again)
     everything = sum(len(batch.events) for commit in commits() for batch in commit)

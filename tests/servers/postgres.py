@@ -77,6 +77,14 @@ class Postgres:
             raise RuntimeError(f"PostgreSQL ended:\n{(self.folder / 'postgres.log').read_text()[-2000:]}")
         return self.sql("SELECT 1") == "1"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def children(self) -> list[int]:
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
     def stop(self, *, immediate: bool = False) -> None:
         """``immediate``: without a checkpoint, as in a crash."""
         if self._process is not None:
