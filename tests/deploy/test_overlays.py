@@ -12,7 +12,7 @@ import yaml
 
 from agent.daemon import SHUTDOWN_REQUESTS
 from agent.intake.gate import QUEUE_EVENTS
-from agent.settings import Listen, load
+from agent.settings import Listen, Store, load
 from agent.views.catalogue import CATALOGUE, PREFIX
 from tests.deploy.manifests import ROOT, SECRETS, kustomized, one, secret_files, verification_key
 
@@ -118,15 +118,10 @@ def test_every_secret_that_is_read_is_in_the_example(form: str) -> None:
     kubernetes_validate.validate(secret, OLDEST, strict=True)
     settings = one(objects(form), "ConfigMap")["data"]["mailvitals.yaml"]
     read = set(re.findall(rf"{SECRETS}/(\w+)", settings + str(container(form)["env"])))
-    read |= {
-        e["valueFrom"]["secretKeyRef"]["key"]
-        for e in container(form)["env"]
-        if "secretKeyRef" in e.get("valueFrom", {})
-    }
     assert read == set(secret["stringData"])
 
 
-@pytest.mark.parametrize("form", ["embedded", "edge"])
+@pytest.mark.parametrize("form", OVERLAYS)
 def test_the_agent_accepts_the_settings(form: str, tmp_path: Path) -> None:
     folder = "base" if form == "embedded" else f"overlays/{form}"
     keys = yaml.safe_load((ROOT / "deploy" / folder / "secret.example.yaml").read_text())["stringData"]
@@ -138,6 +133,7 @@ def test_the_agent_accepts_the_settings(form: str, tmp_path: Path) -> None:
     settings = load(path, environment)
     assert settings.listen.private == "10.1.2.3:8081"
     assert settings.bus.mode == ("edge" if form == "edge" else "none")
+    assert (settings.store.server is not None) == (form == "scaled")
 
 
 # The scaled form.
@@ -167,6 +163,7 @@ def test_the_autoscaler_alone_says_how_many_and_by_a_metric_that_exists() -> Non
     metric = CATALOGUE[pods["metric"]["name"].removeprefix(PREFIX)]
     assert (metric.type, metric.labels) == ("gauge", ())
     assert int(pods["target"]["averageValue"]) * 2 < QUEUE_EVENTS // 2, "long before one source is turned away"
+    assert spec["maxReplicas"] * Store.model_fields["max_connections"].default < 90, "PostgreSQL's own limit is 100"
     (cpu,) = [m["resource"] for m in spec["metrics"] if m["type"] == "Resource"]
     resources = container("scaled")["resources"]
     assert resources["requests"]["cpu"] == "100m"
