@@ -29,7 +29,7 @@ class Outcome(StrEnum):
         return self in (Outcome.ANSWER, Outcome.NODATA, Outcome.NXDOMAIN)
 
 
-class Question(msgspec.Struct, frozen=True):
+class Question(msgspec.Struct, frozen=True, gc=False):
     """``name`` without trailing dot, lower case; ``type`` is a record type's name, such as ``TXT``.
 
     ``server``, an IP address with ``:port`` if not 53, asks that server alone, without recursion; ``""`` asks the
@@ -43,7 +43,7 @@ class Question(msgspec.Struct, frozen=True):
     dnssec: bool = False
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """``records`` in presentation order: TXT as joined text (latin-1), addresses as text, MX as ``"10 mx.example."``
     split into (preference, exchange) by ``mx``, SRV as ``"0 5 443 host."``, TLSA, DS and DNSKEY as numbers and the data
     in hex (DNSKEY: base64) without spaces, others in master-file form. ``cnames`` is the chain followed, first target

@@ -57,7 +57,8 @@ class Subject(msgspec.Struct, frozen=True):
     found_selectors: tuple[str, ...] | None = None
 
 
-class Problem(msgspec.Struct, frozen=True):
+# What is kept by the hundred thousand holds no cycles, and the garbage collector need not walk through it.
+class Problem(msgspec.Struct, frozen=True, gc=False):
     """One thing that is not as it should be, and what to do about it; a check concludes from all of them."""
 
     verdict: Verdict
@@ -67,7 +68,7 @@ class Problem(msgspec.Struct, frozen=True):
     rfc: str = ""
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Finding(msgspec.Struct, frozen=True, gc=False):
     """What one check says. ``subject`` is the selector, address or list concerned, else ``""``. ``reason`` is a
     stable code (``key_missing``, ``policy_none``, ...), ``detail`` a sentence for people, ``advice`` what to do,
     with the exact record to publish where there is one, ``rfc`` the section it rests on. ``records`` are the
@@ -87,7 +88,7 @@ class Finding(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...] = ()
 
 
-class Watched(msgspec.Struct, frozen=True):
+class Watched(msgspec.Struct, frozen=True, gc=False):
     """A finding as the watch publishes it: with its times (Unix seconds, 0 = never) and the last good answer.
 
     ``finding`` is the current one (``unknown`` while lookups fail); ``last_definitive`` the newest one that was not
