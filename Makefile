@@ -62,7 +62,8 @@ lock: $(VENV)/.uv ## Bring the lock files in line with pyproject.toml (remove th
 	$$compile --group build -c requirements-test.lock -o requirements-build.lock; \
 	$$compile --group bench -c requirements-test.lock -o requirements-bench.lock
 
-rules: | $(VENV)/bin/python ## Write deploy/monitoring/ and the chart's rules anew from deploy/rules/
+rules: $(VENV)/.installed ## Write the verdict rules anew from the alerts, and deploy/monitoring/ and the chart's from deploy/rules/
+	@$(BIN)/python deploy/rules/render.py
 	@$(BIN)/python deploy/monitoring/render.py
 
 settings: $(VENV)/.installed ## Write docs/settings.md anew from agent/settings.py

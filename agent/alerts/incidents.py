@@ -20,6 +20,7 @@ RESOLVED_KEPT = 900.0
 _SEVERITIES = ("info", "warning", "critical")
 # Of conditions that hold from the same look on the first heads the incident: the cause before what it does.
 _HEADS = ("MailBlocklisted", "MailDnsCheckFailing", "MailTargetBreached", "MailSourceRefused", "MailSourceSilent")
+_BREACH = "MailTargetBreached"
 _TARGETS = ("bounce", "deliverability", "complaint")
 _NESTED = _TARGETS[:2]  # every bounce is also something that was not delivered
 _MOST_TOLD, _MOST_CHARACTERS = 5, 600
@@ -129,7 +130,7 @@ def _told(holding: Sequence[Condition], causes: Sequence[Cause]) -> dict[str, st
     """What is said of an incident: its first condition, what is likely behind it, and what else goes with it."""
     first, *others = holding
     parts = [first.annotations.get("description", "")]
-    if causes or any(c.labels.get("target") for c in holding):
+    if causes or any(c.labels.get("alertname") == _BREACH for c in holding):
         parts.append(in_words(causes))
     for condition in others[:_MOST_TOLD]:
         said = f"{condition.annotations.get('summary', '')}. {condition.annotations.get('description', '')}"
@@ -157,7 +158,7 @@ def _of_one_cause(condition: Condition, incident: Incident, present: Mapping[str
     breaches = [
         labels.get("target")
         for labels in (incident.labels, *incident.also)
-        if name == labels.get("alertname") == "MailTargetBreached"
+        if name == labels.get("alertname") == _BREACH
         and all(labels.get(label) == condition.labels.get(label) for label in ("domain", "phase"))
     ]
     if condition.labels.get("target") in _NESTED and any(target in _NESTED for target in breaches):

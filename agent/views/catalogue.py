@@ -47,6 +47,7 @@ BUS_OUTCOMES = {
     "in": ("counted", "forged", "version", "unreadable", "too_large"),
 }  # fmt: skip
 INCIDENT_STATES = ("open", "closing", "muted")
+INCIDENT_LABELS = ("alert", "severity", "domain", "phase", "target", "check", "subject", "source")
 
 
 class Metric(NamedTuple):
@@ -303,6 +304,13 @@ WHOLE = (
         whole=True,
     ),
     Metric("incidents", "gauge", ("domain", "state"), "Incidents by domain and state.", whole=True),
+    Metric(
+        "incident_open",
+        "gauge",
+        INCIDENT_LABELS,
+        "1 for each incident that people are to be told of: not over, and not muted.",
+        whole=True,
+    ),
     Metric(
         "rate_direction",
         "gauge",

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from agent.alerts.mutes import muted_until
 from agent.dns.blocklists import Health
 from agent.dns.checks.base import Verdict
-from agent.views.catalogue import CATALOGUE, INCIDENT_STATES, OTHER, PREFIX, WHOLE, ratio_names
+from agent.views.catalogue import CATALOGUE, INCIDENT_LABELS, INCIDENT_STATES, OTHER, PREFIX, WHOLE, ratio_names
 from agent.views.state import State
 from agent.vitals.direction import HEADINGS, VOLUME_HEADINGS
 from agent.vitals.gate import GateState
@@ -197,6 +197,10 @@ def _add_incidents(families: dict[str, GaugeMetricFamily], state: State) -> None
             muted = muted_until(incident.labels, state.mutes, state.now)
             key = (incident.labels.get("domain", ""), "muted" if muted else incident.state)
             counts[key] = counts.get(key, 0) + 1
+            if not muted:
+                labels = incident.labels | {"alert": incident.labels.get("alertname", "")}
+                values = [label_value(labels.get(name, "")) for name in INCIDENT_LABELS]
+                families["incident_open"].add_metric(values, 1)
     for (domain, name), count in counts.items():
         families["incidents"].add_metric([label_value(domain), name], count)
 

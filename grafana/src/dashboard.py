@@ -200,6 +200,8 @@ def rows() -> list[tuple[str, list[Panel]]]:
         *(listing(f"Limits on volume {words}", "Of the phase in 30 days, of the sending plan in a calendar month.",
             f"{whole(f'capacity_reached{end}_timestamp_seconds', DOMAIN)} * 1000", 8, "dateTimeAsIso")
           for end, words in (("", "reached"), ("_earliest", "at the earliest"), ("_latest", "at the latest"))),
+        listing("What people are told of", "Incidents that are open and not muted, one for each cause.",
+            whole("incident_open", DOMAIN)),
         listing("Blocklisted", "Addresses and domains on a blocklist that has proved itself.",
             f"{whole('blocklist_listed')} > 0"),
         listing("Blocklists that cannot be believed", "Refused, dead, or listing everything: what they say is unknown.",

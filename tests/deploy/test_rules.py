@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.alerts.catalogue import ALERTS
 from agent.views.catalogue import CATALOGUE, REQUEST_OUTCOMES
 from agent.vitals.types import TargetVerdict
 from tests.servers.base import program
@@ -17,7 +19,7 @@ from tests.servers.base import program
 ROOT = Path(__file__).parents[2]
 RULES = sorted((ROOT / "deploy" / "rules").glob("*.yaml"))
 UNIT_TESTS = sorted((ROOT / "deploy" / "rules" / "tests").glob("*.yaml"))
-PUSHED = {"MailTargetBreached", "MailDnsCheckFailing", "MailBlocklisted", "MailSourceSilent", "MailSourceRefused"}
+PUSHED = set(ALERTS)
 VERDICTS = ROOT / "deploy" / "rules" / "mailvitals-verdicts.yaml"
 
 
@@ -66,8 +68,11 @@ def test_every_alert_is_seen_firing_in_a_unit_test() -> None:
 def test_alerts_carry_what_a_responder_needs() -> None:
     for alert in alerts():
         name = alert["alert"]
-        assert alert["labels"]["severity"] in {"critical", "warning", "info"}, name
-        assert not any("$" in str(value) for value in alert["labels"].values()), f"{name}: a value in a label"
+        if "mailvitals_incident_open" in alert["expr"]:
+            assert "labels" not in alert, "the severity is the incident's own"
+        else:
+            assert alert["labels"]["severity"] in {"critical", "warning", "info"}, name
+            assert not any("$" in str(value) for value in alert["labels"].values()), f"{name}: a value in a label"
         notes = alert["annotations"]
         assert "{{" not in notes["summary"], name
         assert notes["description"], name
@@ -82,6 +87,13 @@ def test_every_runbook_exists() -> None:
 
 def test_no_alert_has_two_owners() -> None:
     assert not {alert["alert"] for alert in alerts()} & PUSHED
+
+
+def test_each_alert_of_the_agent_has_a_rule_and_the_file_is_what_is_made_of_them() -> None:
+    made = runpy.run_path(str(ROOT / "deploy" / "rules" / "render.py"))["render"]()
+    assert VERDICTS.read_text(encoding="utf-8") == made, "make rules"
+    named = [re.search(r'alert="(\w+)"', rule["expr"]) for rule in rules(VERDICTS)]
+    assert [found[1] for found in named if found] == list(ALERTS)
 
 
 def test_verdict_rules_are_silent_where_the_agent_pushes() -> None:

@@ -17,19 +17,23 @@ global:
   resolve_timeout: 5m
 route:
   receiver: nobody
-  group_by: [alertname, domain]
+  group_by: {group_by}
   group_wait: 100ms
   group_interval: 1s
   repeat_interval: 1h
 receivers:
   - name: nobody
+{webhook}"""
+_WEBHOOK = """    webhook_configs:
+      - url: {url}
+        send_resolved: true
 """
 
 
 class Alertmanager:
     """``url`` stays the same over stops and starts; what it knew of alerts does not survive them."""
 
-    def __init__(self, path: Path, prefix: str = "") -> None:
+    def __init__(self, path: Path, prefix: str = "", webhook: str = "", snapshots: str = "15m") -> None:
         self.path = path
         self.port = free_port()
         self.prefix = prefix
@@ -37,7 +41,11 @@ class Alertmanager:
         self._life = contextlib.ExitStack()
         self._starts = 0
         path.mkdir(parents=True, exist_ok=True)
-        (path / "alertmanager.yml").write_text(_CONFIG)
+        self.snapshots = snapshots
+        # With a receiver that counts, every alert is a group of its own.
+        group_by = "['...']" if webhook else "[alertname, domain]"
+        told = _WEBHOOK.format(url=webhook) if webhook else ""
+        (path / "alertmanager.yml").write_text(_CONFIG.format(group_by=group_by, webhook=told))
 
     def start(self) -> None:
         self._starts += 1
@@ -48,11 +56,18 @@ class Alertmanager:
             f"--web.listen-address=127.0.0.1:{self.port}",
             f"--web.route-prefix={self.prefix or '/'}",
             "--cluster.listen-address=",
+            f"--data.maintenance-interval={self.snapshots}",
         ]
         log = self.path / f"log.{self._starts}"
-        self._life.enter_context(running(command, log, lambda: http_ok(f"{self.url}/-/ready")))
+        self.process = self._life.enter_context(running(command, log, lambda: http_ok(f"{self.url}/-/ready")))
 
     def stop(self) -> None:
+        self._life.close()
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        self.process.kill()
+        self.process.wait()
         self._life.close()
 
     def alerts(self, active: bool = True, **labels: str) -> list[dict[str, Any]]:
@@ -65,9 +80,10 @@ class Alertmanager:
 
 
 @contextlib.contextmanager
-def alertmanager(path: Path, prefix: str = "") -> Iterator[Alertmanager]:
-    """A running Alertmanager that keeps its files under ``path``."""
-    server = Alertmanager(path, prefix)
+def alertmanager(path: Path, prefix: str = "", webhook: str = "", snapshots: str = "15m") -> Iterator[Alertmanager]:
+    """A running Alertmanager that keeps its files under ``path``, tells ``webhook`` (a URL), and every ``snapshots``
+    writes down what it told."""
+    server = Alertmanager(path, prefix, webhook, snapshots)
     try:
         server.start()
         yield server

@@ -50,12 +50,18 @@ class Prometheus:
 
 @contextlib.contextmanager
 def prometheus(
-    tmp_path: Path, targets: Sequence[str], rules: Sequence[Path] = (), job: str = "mailvitals"
+    tmp_path: Path,
+    targets: Sequence[str],
+    rules: Sequence[Path] = (),
+    job: str = "mailvitals",
+    alertmanagers: Sequence[str] = (),
 ) -> Iterator[Prometheus]:
-    """A server that scrapes the targets (``host:port``) every second and evaluates the rule files as often."""
+    """A server that scrapes the targets (``host:port``) every second, evaluates the rule files as often, and tells the
+    Alertmanagers (``host:port``)."""
     settings = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(path) for path in rules],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]},
         "scrape_configs": [{"job_name": job, "static_configs": [{"targets": list(targets)}]}],
     }
     config = tmp_path / "prometheus.yaml"

@@ -261,7 +261,7 @@ function cause({ says, likely, score, supports, contradicts }) {
 function muting(labels, muted, mutes) {
   const mute = mutes.find((m) => Object.entries(m.matchers).every(([name, value]) => labels[name] === value));
   return muted ? [el("span", { class: "pill open" }, "muted until ", el("time", { datetime: new Date(muted * 1000).toISOString() }, new Date(muted * 1000).toLocaleString())),
-    mute?.why ? el("span", { class: "muted" }, mute.why) : null, mute ? el("button", { type: "button", "data-unmute": mute.id, "data-key": `unmute ${mute.id}` }, "Unmute") : null]
+    mute?.why ? el("span", {}, mute.why) : null, mute ? el("button", { type: "button", "data-unmute": mute.id, "data-key": `unmute ${mute.id}`, class: "muted" }, "Unmute") : null]
     : [el("button", { type: "button", "data-mute": JSON.stringify(labels), "data-key": `mute ${JSON.stringify(labels)}` }, "Mute for 4 h")];
 }
 

@@ -304,6 +304,11 @@ async def test_mutes_are_made_and_ended(box: Box) -> None:
         for trouble, status in ((StoreUnavailable("no"), 503), (TooManyMutes(), 409)):
             kept.trouble = trouble
             assert (await client.post("/api/v1/mutes", headers=proof, json=wanted)).status == status
+        told = [line for line in series.splitlines() if line.startswith("mailvitals_incident_open{")]
+        assert [line.partition("{")[2] for line in told] == [
+            'alert="MailDnsCheckFailing",check="dkim",domain="news.example.org",phase="foundation",severity="critical",'
+            'source="",subject="mg",target=""} 1.0'
+        ]
         kept.trouble = StoreUnavailable("no")
         assert (await client.delete(f"/api/v1/mutes/{mute['id']}", headers=proof)).status == 503
         kept.trouble = None
