@@ -63,11 +63,11 @@ def test_nothing_there_is_a_failure_with_advice(check: str, outcome: Outcome) ->
     ids=range(13),
 )  # fmt: skip
 def test_absurd_records_end_soon_and_findings_stay_small(check: str, text: str) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()  # a busy machine is not what is tested
     for finding in all_answer(check, Outcome.ANSWER, (text,) * 3) + all_answer(check, Outcome.ANSWER, (text,)):
         assert finding.verdict in Verdict
         assert len(msgspec.json.encode(finding)) < 60_000
-    assert time.monotonic() - begun < 3
+    assert time.process_time() - begun < 3
 
 
 @every_check
