@@ -57,6 +57,8 @@ class Delivery:
         """Whether the last message reached a core; while not, nobody need wait for one."""
         self.news: Callable[[], None] = lambda: None
         """Called when there is a broker again, or a late word."""
+        self.back = asyncio.Event()
+        """Set when there is a broker again."""
 
     def promising(self, source: str) -> bool:
         """Whether a message of the source is likely to be delivered now."""
@@ -77,6 +79,7 @@ class Delivery:
         """There is a broker again."""
         self.through = True
         self._denied.clear()
+        self.back.set()
         self.news()
 
     def receive(self, message: Incoming) -> None:

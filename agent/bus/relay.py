@@ -229,6 +229,7 @@ class Relay:
         while True:
             await self._drain.wait()
             self._drain.clear()
+            self._delivery.back.clear()
             try:
                 good = await self._drain_once()
             except SpoolBroken as e:
@@ -238,8 +239,11 @@ class Relay:
             if good:
                 pause = FIRST_PAUSE
                 continue
-            await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            try:
+                await asyncio.wait_for(self._delivery.back.wait(), pause * self._rng.uniform(0.5, 1.0))
+                pause = FIRST_PAUSE
+            except TimeoutError:
+                pause = min(2 * pause, LONGEST_PAUSE)
             self._drain.set()
 
     async def _drain_once(self) -> bool:

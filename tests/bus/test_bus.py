@@ -257,7 +257,7 @@ def test_without_a_bus_its_client_is_not_loaded() -> None:
     code = (
         "import sys, agent.daemon, agent.cli\n"
         "from agent.settings import loads\n"
-        "loads('listen: {}\\nstore: {url: sqlite:////tmp/x.db}\\ndomains: [{name: example.com}]', {})\n"
+        "loads('listen: {}\\nstore: {url: sqlite:////var/lib/x.db}\\ndomains: [{name: example.com}]', {})\n"
         "sys.exit('aiomqtt' in sys.modules or 'paho' in sys.modules or 'agent.bus' in sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -162,6 +162,17 @@ async def test_the_spool_empties_in_order_and_senders_do_not_wait_for_it(bench: 
     assert bench.told.messages["spooled"] == 40, "and now it goes straight through"
 
 
+async def test_a_broker_that_is_back_is_used_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 60.0)
+    monkeypatch.setattr(module, "FIRST_PAUSE", 60.0)
+    bench.core.error = NotDelivered("away")
+    await bench.relay.submit(bench.batch())
+    await asyncio.sleep(0.3)  # The drain has tried, in vain.
+    bench.core.error = None
+    bench.core.delivery.connected()
+    await bench.empty()
+
+
 async def test_requests_that_wait_together_share_a_message(bench: Bench) -> None:
     bench.core.pause = 0.01
     await asyncio.gather(*(bench.relay.submit(bench.batch()) for _ in range(400)))
