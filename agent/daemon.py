@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from agent.hub import Hub
 
 PRUNE_EVERY = 600.0  # seconds
+HOURS_REST = 20.0  # times as long as reading all hours of all domains took, the next reading of all is not due
 PROBE_EVERY = 5.0
 PULSE_EVERY = 60.0
 LAG_EVERY = 0.5
@@ -130,6 +131,7 @@ class Daemon:
         self._ready = {"store": "not probed yet", "intake": "not open yet", "evaluation": "not done yet", "clock": ""}
         self._snapshot: Snapshot | None = None
         self._memory = Memory()
+        self._hours_due = 0.0
         self._refused: dict[str, float] = {}  # when each source was last refused by any agent
         self._leading = 0  # the epoch whose state this process has taken up
         self._looked_at = float("-inf")
@@ -337,9 +339,13 @@ class Daemon:
             self.metrics.dns_late(self._posture.late())
         soon = now + HOUR
         # Summed by the store as far as the windows allow: the work here does not grow with their length.
-        minutes = await self.ledger.rows(MINUTE, now - DAY - MINUTE, soon, merge=HOUR, edges=edges(now, MINUTE))
+        minutes = await self.ledger.rows(MINUTE, now - DAY - MINUTE, soon, merge=100 * DAY, edges=edges(now, MINUTE))
         hours = await self.ledger.rows(HOUR, now - 30 * DAY - HOUR, soon, merge=100 * DAY, edges=edges(now, HOUR))
-        domain_hours = await self.ledger.rows(HOUR, now - 30 * DAY - HOUR, soon, by_domain=True)
+        hours_since = self._hours_since(now)
+        began = time.monotonic()
+        domain_hours = await self.ledger.rows(HOUR, hours_since or now - 30 * DAY - HOUR, soon, by_domain=True)
+        if not hours_since:
+            self._hours_due = began + HOURS_REST * (time.monotonic() - began)
         days = await self.ledger.rows(DAY, now - 62 * DAY, soon, by_domain=True)
         self._source_states = await self.ledger.sources()
         newest = await self.ledger.recent_bounces(EXPLAINED_BOUNCES)
@@ -353,6 +359,7 @@ class Daemon:
             hours,
             days,
             domain_hour_rows=domain_hours,
+            domain_hours_since=hours_since,
             memory=self._memory,
             stale_after=self._settings.vitals.stale_after,
             bounce_classes=self._settings.vitals.bounce_classes,
@@ -363,6 +370,17 @@ class Daemon:
         else:
             await self._look_on()
         await asyncio.to_thread(self._trends.judge, self._posture.findings(), self._oncall.incidents())
+
+    def _hours_since(self, now: float) -> float:
+        """From when on the hours of the domains are to be read; 0 for all of them. What changes later than in its own
+        hour or the next waits a little where there is much to read, and for nothing elsewhere."""
+        if (
+            time.monotonic() >= self._hours_due
+            or self._snapshot is None
+            or not 0 <= now - self._snapshot.evaluated_at < HOUR
+        ):
+            return 0.0
+        return float(now // HOUR - 1) * HOUR
 
     async def _decide(self, snapshot: Snapshot, now: float, hints: dict[tuple[str, str], Hints], epoch: int) -> None:
         """What follows from what is known, as the leader of ``epoch``."""

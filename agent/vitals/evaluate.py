@@ -57,6 +57,7 @@ def evaluate(
     day_rows: Iterable[Row],
     *,
     domain_hour_rows: Iterable[Row] | None = None,
+    domain_hours_since: float = 0.0,
     memory: Memory | None = None,
     last_event: Mapping[str, float] | None = None,
     stale_after: float = STALE_AFTER,
@@ -72,9 +73,9 @@ def evaluate(
     judgements. Parts with an empty name (mail of no stream) are left out. ``last_event`` (Unix seconds by domain) may
     say of later signs of life than the rows do.
 
-    Rows may come summed: minutes up to their hour and hours up to any length, as long as no window's beginning lies
-    within what was summed. Verdicts then need the hours as they are in ``domain_hour_rows``, summed over everything
-    but the domain. ``memory`` is the same from call to call.
+    Rows may come summed over any time, as long as no window's beginning lies within what was summed. Verdicts then need
+    the hours as they are in ``domain_hour_rows``, summed over everything but the domain; from ``domain_hours_since`` on
+    alone, if ``memory``, the same from call to call, has seen those before.
 
     Cost: one pass over each kind of row, about half a microsecond a row, and two bounds of 10 to 50 microseconds for
     each rate of each part whose counts changed.
@@ -90,6 +91,7 @@ def evaluate(
     if domain_hour_rows is not None:
         hourly = _Bands(now, _HOUR_WINDOWS, HOUR)
         hourly.read(domain_hour_rows, last)
+    hours = memory.hours(hourly.hours, domain_hours_since, hourly.after[-1])
     days: dict[str, dict[int, int]] = {}
     months: dict[str, list[int]] = {}
     month = month_start(now)
@@ -129,7 +131,7 @@ def evaluate(
                 bounce_classes=bounce_classes,
                 phases=phases,
             )
-            stand = memory.standings(domain, hourly.hours.get(domain, {}), held, now)
+            stand = memory.standings(domain, hours.get(domain, {}), held, now)
             judgements = tuple(judge(target, totals, at, now) for target, at in zip(held, stand, strict=True))
             so_far, to_come = Counts(*months.get(domain, ())), expected(volumes, now)
             budgets = tuple(

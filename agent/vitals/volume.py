@@ -26,7 +26,8 @@ def month_end(now: float) -> int:
 def monthly_volume(days: Mapping[int, int], now: float) -> int:
     """Attempted messages of the calendar month so far. ``days`` maps a day's beginning (Unix time, a multiple of
     86,400) to the messages attempted on it; days without mail may be missing."""
-    return sum(count for day, count in days.items() if month_start(now) <= day <= now)
+    start = month_start(now)
+    return sum(count for day, count in days.items() if start <= day <= now)
 
 
 def projected_volume(days: Mapping[int, int], now: float) -> float | None:

@@ -403,7 +403,7 @@ async def test_an_evaluation_of_summed_rows_is_that_of_all_rows(ledger: Ledger) 
         since = {MINUTE: now - DAY - MINUTE, HOUR: now - 30 * DAY - HOUR, DAY: now - 62 * DAY}
         raw = [await ledger.rows(width, since[width], now + HOUR) for width in (MINUTE, HOUR, DAY)]
         summed = [
-            await ledger.rows(MINUTE, since[MINUTE], now + HOUR, merge=HOUR, edges=edges(now, MINUTE)),
+            await ledger.rows(MINUTE, since[MINUTE], now + HOUR, merge=100 * DAY, edges=edges(now, MINUTE)),
             await ledger.rows(HOUR, since[HOUR], now + HOUR, merge=100 * DAY, edges=edges(now, HOUR)),
             await ledger.rows(DAY, since[DAY], now + HOUR, by_domain=True),
         ]

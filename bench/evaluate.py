@@ -1,0 +1,180 @@
+"""What an evaluation costs where there is much to evaluate, and how much later the event loop gets its turn meanwhile.
+
+A thousand domains with five providers, eight mailbox providers and three streams each, a month of hours, summed as the
+daemon has the store sum them. A round is one call of ``evaluate`` with the memory of the rounds before; the parts'
+verdicts are those of the slow look, which is made at one domain after the other.
+
+    python -m bench.evaluate [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from random import Random
+
+from agent.vitals.courses import Memory
+from agent.vitals.evaluate import Row, evaluate
+from agent.vitals.phases import PHASES
+from agent.vitals.rates import Counts
+from agent.vitals.scopes import explain, judge_parts
+from agent.vitals.trends import by_part
+from agent.vitals.verdicts import targets
+
+NOW = 1_750_000_123.0
+HOUR, DAY = 3600, 86400
+ESPS, MAILBOXES, STREAMS = 5, 8, 3
+PARTS = ESPS + MAILBOXES + STREAMS
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--quick", action="store_true", help="a twentieth of the domains, to see that it runs")
+    count = 50 if options.parse_args().quick else 1000
+    print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}\n")
+    rounds(count)
+    looks()
+    beside_intake(count)
+
+
+class Site:
+    """The roll-ups of a site as ``evaluate`` is given them."""
+
+    def __init__(self, domains: int) -> None:
+        random = Random(1)
+        self.names = [f"d{n}.example" for n in range(domains)]
+        cells = [
+            (name, f"esp{i % ESPS}", f"stream{i % STREAMS}", f"mbp{i % MAILBOXES}")
+            for name in self.names for i in range(MAILBOXES)
+        ]  # fmt: skip
+        bands = (60, 4 * HOUR, 20 * HOUR)  # one in each of the windows of minutes
+        self.minutes: list[Row] = [
+            (int(NOW - age) // 60 * 60, cell, measure, random.randrange(1, top))
+            for cell in cells for age in bands for measure, top in (("delivered", 900), ("hard", 6), ("soft", 9))
+        ]  # fmt: skip
+        self.hours: list[Row] = [
+            (int(NOW - age) // HOUR * HOUR, cell, measure, random.randrange(1, top))
+            for cell in cells for age in (HOUR, 20 * DAY)
+            for measure, top in (("delivered", 20_000), ("hard", 90), ("complained", 5))
+        ]  # fmt: skip
+        first = int(NOW // HOUR) * HOUR
+        self.domain_hours: list[Row] = [
+            (first - h * HOUR, (name, "", "", ""), measure, random.randrange(1, top))
+            for name in self.names for h in range(720) for measure, top in (("delivered", 140), ("hard", 2))
+        ]  # fmt: skip
+        self.days: list[Row] = [
+            (int(NOW // DAY - d) * DAY, (name, "", "", ""), "delivered", 1600) for name in self.names for d in range(62)
+        ]
+        self.memory = Memory()
+        self.phases = dict.fromkeys(self.names, PHASES["growth"])
+
+    def round(self, *, whole: bool = False) -> float:
+        """CPU seconds of one evaluation, of all hours or of the newest two."""
+        since = 0.0 if whole else float(NOW // HOUR - 1) * HOUR
+        hours = [row for row in self.domain_hours if row[0] >= since]
+        began = time.thread_time()
+        evaluate(
+            NOW,
+            self.phases,
+            self.minutes,
+            self.hours,
+            self.days,
+            domain_hour_rows=hours,
+            domain_hours_since=since,
+            memory=self.memory,
+        )
+        return time.thread_time() - began
+
+    def change(self, share: float) -> None:
+        """One more delivery in the present hour of that share of the domains, in all their cells."""
+        changed = set(self.names[: max(1, round(len(self.names) * share))])
+        newest = int(NOW // HOUR) * HOUR
+        self.minutes = [(b, cell, m, n + (m == "delivered" and cell[0] in changed)) for b, cell, m, n in self.minutes]
+        self.hours = [(b, cell, m, n + (m == "delivered" and cell[0] in changed)) for b, cell, m, n in self.hours]
+        self.domain_hours = [
+            (b, cell, m, n + 1) if b == newest and m == "delivered" and cell[0] in changed else (b, cell, m, n)
+            for b, cell, m, n in self.domain_hours
+        ]
+
+
+def rounds(count: int) -> None:
+    site = Site(count)
+    rows = sum(map(len, (site.minutes, site.hours, site.domain_hours, site.days)))
+    print(f"{count:,} domains with {PARTS} parts each, {rows:,} rows: CPU of one evaluation")
+    print(f"  the first                {site.round(whole=True):8.2f} s")
+    print(f"  all hours read again     {site.round(whole=True):8.2f} s")
+    print(f"  nothing changed          {min(site.round() for _ in range(2)):8.2f} s")
+    for share, name in ((0.01, "1 % of the domains"), (1.0, "all of them")):
+        site.change(share)
+        print(f"  {name:<20}     {site.round():8.2f} s")
+    print()
+
+
+def looks() -> None:
+    """The slow look's share of verdicts: all parts of one domain with mail in every hour, and a breach explained."""
+    rows = list(_month())
+    held = targets(PHASES["growth"], last_event_at=NOW - 60)
+    began = time.process_time()
+    parts = by_part(rows)
+    split = time.process_time() - began
+    began = time.process_time()
+    found = judge_parts(parts, held, NOW)
+    judged = time.process_time() - began
+    cells = {cell: Counts(delivered=900, hard=9 if cell[3] == "mbp1" else 2) for _, cell, _, _ in rows}
+    began = time.process_time()
+    explain(cells, held[0])
+    print(f"one domain with {len(parts) - 1} parts, {len(rows):,} rows: CPU of the parts' verdicts ({len(found)})")
+    print(f"  splitting the rows       {1000 * split:8.1f} ms")
+    print(f"  judging the parts        {1000 * judged:8.1f} ms")
+    print(f"  explaining a breach      {1000 * (time.process_time() - began):8.1f} ms\n")
+
+
+def _month() -> Iterator[Row]:
+    random, first = Random(2), int(NOW // HOUR) * HOUR
+    for i in range(ESPS * MAILBOXES):
+        cell = ("d.example", f"esp{i % ESPS}", f"stream{i % STREAMS}", f"mbp{i % MAILBOXES}")
+        for h in range(720):
+            yield first - h * HOUR, cell, "delivered", random.randrange(1, 20)
+            yield first - h * HOUR, cell, "hard", random.random() < 0.05
+
+
+def beside_intake(count: int) -> None:
+    """How late a thread that sleeps and wakes, as the one of the event loop does, gets its turn: alone and while
+    evaluations run in another thread of the process (which holds the interpreter for 1 ms at most, as the agent sets
+    it). What intake's answers wait for beside that is not the evaluation."""
+    sys.setswitchinterval(0.001)
+    site = Site(count)
+    site.round(whole=True)
+
+    def percentile(seconds: float) -> float:
+        waits = []
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            began = time.perf_counter()
+            time.sleep(0.0005)
+            waits.append(time.perf_counter() - began - 0.0005)
+        return 1000 * sorted(waits)[int(0.99 * len(waits))]
+
+    alone = percentile(3)
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            site.round()
+
+    beside = threading.Thread(target=work)
+    beside.start()
+    during = percentile(3)
+    stop.set()
+    beside.join()
+    print("a turn of the loop's thread comes late by (99th percentile)")
+    print(f"  alone                    {alone:8.2f} ms")
+    print(f"  during evaluations       {during:8.2f} ms")
+
+
+if __name__ == "__main__":
+    main()
