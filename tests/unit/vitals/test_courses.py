@@ -88,7 +88,7 @@ def test_what_strangers_send_is_not_remembered() -> None:
 
 
 def test_hours_that_were_seen_need_not_be_read_again() -> None:
-    memory, held = Memory(), values(Random(1), 200, hard=1)
+    memory, held = Memory(), values(Random(1), 200, hard=0)
     now = float(max(held) + 100)
     wanted = targets(PHASES["growth"], last_event_at=now)
     assert memory.hours({"example.com": held}, 0.0, 0.0) == {"example.com": held}
