@@ -38,7 +38,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}\n")
     rounds(count)
     looks()
-    beside_intake(count)
+    beside_the_loop(min(count, 100))
 
 
 class Site:
@@ -142,7 +142,7 @@ def _month() -> Iterator[Row]:
             yield first - h * HOUR, cell, "hard", random.random() < 0.05
 
 
-def beside_intake(count: int) -> None:
+def beside_the_loop(count: int) -> None:
     """How late a thread that sleeps and wakes, as the one of the event loop does, gets its turn: alone and while
     evaluations run in another thread of the process (which holds the interpreter for 1 ms at most, as the agent sets
     it). What intake's answers wait for beside that is not the evaluation."""
