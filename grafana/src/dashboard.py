@@ -27,7 +27,7 @@ from agent.views.catalogue import PREFIX  # noqa: E402
 from agent.vitals.direction import HEADINGS  # noqa: E402
 from agent.vitals.gate import GateState  # noqa: E402
 from agent.vitals.phases import PHASES  # noqa: E402
-from agent.vitals.types import WINDOWS, TargetVerdict  # noqa: E402
+from agent.vitals.types import WINDOWS, BudgetState, TargetVerdict  # noqa: E402
 
 TARGET = ROOT / "grafana" / "dashboards" / "mailvitals.json"
 RUNBOOKS = "https://mailvitals.example/docs/operations.md"
@@ -42,6 +42,7 @@ GOOD, WARN, BAD, NEUTRAL = "green", "orange", "red", "#8e8e8e"
 VERDICT_COLOURS = dict(zip(TargetVerdict, (GOOD, BAD, "#5794f2", NEUTRAL, WARN), strict=True))
 GATE_COLOURS = dict(zip(GateState, (GOOD, WARN, NEUTRAL), strict=True))
 HEADING_COLOURS = dict(zip(HEADINGS, (GOOD, BAD, "#5794f2", NEUTRAL), strict=True))
+BUDGET_COLOURS = dict(zip(BudgetState, (GOOD, "#5794f2", WARN, BAD, NEUTRAL), strict=True))
 CHECK_COLOURS = dict(zip(Verdict, (GOOD, WARN, BAD, NEUTRAL), strict=True))
 
 
@@ -200,6 +201,16 @@ def rows() -> list[tuple[str, list[Panel]]]:
         *(listing(f"Limits on volume {words}", "Of the phase in 30 days, of the sending plan in a calendar month.",
             f"{whole(f'capacity_reached{end}_timestamp_seconds', DOMAIN)} * 1000", 8, "dateTimeAsIso")
           for end, words in (("", "reached"), ("_earliest", "at the earliest"), ("_latest", "at the latest"))),
+        timeline("How long error budgets last", "Of the failures that a target allows in this calendar month.",
+            "target_budget_state", legend="{{domain}} {{target}}", colours=BUDGET_COLOURS, label="state"),
+        graph("Error budget used", "Failures of this calendar month, of those that the target allows.", "percentunit",
+            (f"{whole('target_budget_used', DOMAIN)} / {whole('target_budget_allowed', DOMAIN)}",
+             "{{domain}} {{target}}"), width=12),
+        *(listing(f"Error budgets that end {words}", "The day on which the month's budget is used up.",
+            f"{whole(f'target_budget_ends{end}_timestamp_seconds', DOMAIN)} * 1000", 8, "dateTimeAsIso")
+          for end, words in (("", "within the month"), ("_earliest", "at the earliest"), ("_latest", "at the latest"))),
+        graph("Burn rate", "In multiples of what the target allows; 1 uses the budget exactly up.", "short",
+            (whole("target_budget_burn_rate", DOMAIN), "{{domain}} {{target}} {{window}}"), width=12),
         listing("What people are told of", "Incidents that are open and not muted, one for each cause.",
             whole("incident_open", DOMAIN)),
         listing("Blocklisted", "Addresses and domains on a blocklist that has proved itself.",
