@@ -105,9 +105,6 @@ class OnCall:
     async def save(self, epoch: int) -> None:
         """Keep what changed, as the leader of ``epoch``. Raises ``StoreUnavailable`` and ``Deposed``."""
         await self._stored.save({key: _encode(incident) for key, incident in self._incidents.items()}, epoch=epoch)
-        over: dict[str, bytes | None] = {key: None for key, mute in self._mutes.items() if mute.until <= self._clock()}
-        if over:
-            await self._ledger.save("mute", over, epoch=epoch)
 
     def tell(self) -> None:
         """Hand to the notifier what is not muted."""
@@ -126,12 +123,14 @@ class OnCall:
     async def mute(self, body: bytes) -> Mute:
         """Add the mute that is asked for, or change how long it lasts. Raises ``MuteError``,
         ``TooManyMutes`` and ``StoreUnavailable``."""
-        mute = read(body, self._clock())
+        now = self._clock()
+        mute = read(body, now)
         await self.load_mutes()
-        if mute.id not in self._mutes and len(self.mutes()) >= MOST:
+        over: dict[str, bytes | None] = {key: None for key, one in self._mutes.items() if one.until <= now}
+        if mute.id not in self._mutes and len(self._mutes) - len(over) >= MOST:
             raise TooManyMutes
-        await self._ledger.save("mute", {mute.id: _encode(mute)})
-        self._mutes[mute.id] = mute
+        await self._ledger.save("mute", over | {mute.id: _encode(mute)})
+        await self.load_mutes()
         self._changed(mute, "incident.muted")
         return mute
 

@@ -1,0 +1,122 @@
+"""Incidents and mutes as several agents on one store keep them, and what of them is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import pytest
+
+from agent.alerts.incidents import QUIET_PERIOD
+from agent.alerts.mutes import MOST, MuteError, TooManyMutes
+from agent.alerts.types import Condition, Holds, Incident
+from agent.ledger.base import StoreUnavailable
+from agent.oncall import OnCall
+from agent.settings import Settings
+from tests.unit.test_posture import Store
+
+START = 1_790_000_000.0
+SETTINGS = Settings.model_validate(
+    {"listen": {}, "store": {"url": "sqlite:////no/x.db"}, "domains": [{"name": "example.com", "phase": "growth"}]}
+)
+BOUNCE, COMPLAINT = (
+    Condition(
+        {"alertname": "MailTargetBreached", "severity": "critical", "domain": "example.com", "target": t},
+        Holds.YES, {"summary": f"{t} breached"},
+    )
+    for t in ("bounce", "complaint")
+)  # fmt: skip
+
+
+class Agent:
+    """One agent, and what it last gave to its notifier."""
+
+    def __init__(self, store: Store) -> None:
+        self.now = START
+        self.told: list[str] = []
+        self.oncall = OnCall(
+            SETTINGS, store, self, clock=lambda: self.now, clues=lambda findings, now: {}, shifts=lambda domain: (),  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def update(self, incidents: Iterable[Incident]) -> None:
+        self.told = sorted(f"{i.labels['target']} {i.state}" for i in incidents)
+
+    async def look(self, *conditions: Condition) -> list[str]:
+        """As the leader does; what is told then."""
+        await self.oncall.load_mutes()
+        self.oncall.take(conditions, self.now)
+        await self.oncall.save(1)
+        self.oncall.tell()
+        return self.told
+
+
+def asked(hours: float = 2, **matchers: str) -> bytes:
+    return msgspec.json.encode({"matchers": matchers or {"target": "bounce"}, "hours": hours})
+
+
+async def test_what_is_muted_is_kept_and_shown_and_not_told_until_that_is_over() -> None:
+    store = Store()
+    leader, follower = Agent(store), Agent(store)
+    assert await leader.look(BOUNCE, COMPLAINT) == ["bounce open", "complaint open"]
+    # Asked of another agent: the one that leads knows with its next look.
+    mute = await follower.oncall.mute(asked())
+    assert await leader.look(BOUNCE, COMPLAINT) == ["complaint open"]
+    assert [m.id for m in leader.oncall.mutes()] == [mute.id]
+    assert {i.labels["target"]: i.state for i in leader.oncall.incidents()} == {"bounce": "open", "complaint": "open"}
+    # It outlives the agent, and opens nothing anew when it ends.
+    next_one = Agent(store)
+    await next_one.oncall.load()
+    next_one.oncall.tell()
+    assert next_one.told == ["complaint open"]
+    next_one.now = START + 7200
+    assert await next_one.look(BOUNCE, COMPLAINT) == ["bounce open", "complaint open"]
+    assert next_one.oncall.mutes() == ()
+    assert {i.starts_at for i in next_one.oncall.incidents()} == {START}
+
+
+async def test_what_opens_and_ends_while_muted_is_never_told() -> None:
+    one = Agent(Store())
+    await one.oncall.mute(asked(hours=720))
+    well = msgspec.structs.replace(BOUNCE, holds=Holds.NO)
+    for condition in (BOUNCE, BOUNCE, well, well):
+        assert await one.look(condition) == []
+        one.now += QUIET_PERIOD
+    assert [i.state for i in one.oncall.incidents()] == ["resolved"]
+
+
+async def test_a_mute_is_ended_before_its_time_by_any_agent() -> None:
+    store = Store()
+    leader, follower = Agent(store), Agent(store)
+    mute = await leader.oncall.mute(asked())
+    assert await leader.look(BOUNCE) == []
+    await follower.oncall.unmute(mute.id)
+    assert await leader.look(BOUNCE) == ["bounce open"]
+    with pytest.raises(KeyError):
+        await leader.oncall.unmute(mute.id)
+
+
+async def test_mutes_are_bounded_and_those_that_are_over_make_room() -> None:
+    store = Store()
+    one = Agent(store)
+    for n in range(MOST):
+        await one.oncall.mute(asked(subject=f"s{n}"))
+    with pytest.raises(TooManyMutes):
+        await one.oncall.mute(asked(subject="more"))
+    await one.oncall.mute(asked(hours=4, subject="s0"))  # to change one is no more
+    one.now += 3 * 3600
+    await one.oncall.mute(asked(subject="more"))
+    assert len(one.oncall.mutes()) == len(store.documents["mute"]) == 2
+    with pytest.raises(MuteError):
+        await one.oncall.mute(b"{}")
+
+
+async def test_a_store_that_fails_leaves_things_as_they_are() -> None:
+    store = Store()
+    one = Agent(store)
+    mute = await one.oncall.mute(asked())
+    store.fails = 2
+    with pytest.raises(StoreUnavailable):
+        await one.oncall.mute(asked(target="complaint"))
+    with pytest.raises(StoreUnavailable):
+        await one.oncall.unmute(mute.id)
+    assert await one.look(BOUNCE, COMPLAINT) == ["complaint open"]
