@@ -21,6 +21,7 @@ from agent.cli_common import ConfigError, agent_options, ask_agent, console, loa
 from agent.cli_import import import_, quarantine
 from agent.cli_phase import phase
 from agent.cli_simulate import simulate
+from agent.cli_store import store
 
 if TYPE_CHECKING:
     pass
@@ -58,6 +59,7 @@ cli.add_command(simulate)
 cli.add_command(phase)
 cli.add_command(import_)
 cli.add_command(quarantine)
+cli.add_command(store)
 cli.add_command(backtest)
 
 
