@@ -385,7 +385,7 @@ class Daemon:
     async def _decide(self, snapshot: Snapshot, now: float, hints: dict[tuple[str, str], Hints], epoch: int) -> None:
         """What follows from what is known, as the leader of ``epoch``."""
         await self._oncall.load_mutes()
-        found = await asyncio.to_thread(
+        decision = await asyncio.to_thread(
             self._oncall.decide,
             now,
             snapshot,
@@ -394,7 +394,7 @@ class Daemon:
             hints=hints,
             explained=self._trends.explained(),
         )
-        self._oncall.take(found, now)
+        self._oncall.take(decision)
         try:
             await self._save(epoch)
         except Deposed as e:

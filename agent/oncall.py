@@ -30,6 +30,10 @@ log = structlog.get_logger()
 _encode, _incident, _mute = msgspec.json.encode, msgspec.json.Decoder(Incident), msgspec.json.Decoder(Mute)
 
 
+Decision = tuple[dict[str, Incident], dict[str, Incident]]
+"""The incidents before and after."""
+
+
 class OnCall:
     """Every incident and every mute, of all agents that share ``ledger``. ``clock`` gives Unix seconds; ``clues`` gives
     what findings may explain a breach with at that time, by domain, ``shifts`` those of a domain's rates and volume.
@@ -70,8 +74,8 @@ class OnCall:
         sources: Sequence[SourceHealth],
         hints: dict[tuple[str, str], Hints],
         explained: dict[tuple[str, str], str],
-    ) -> list[Condition]:
-        """What holds at ``now``. Changes nothing, so that it can be done in another thread."""
+    ) -> Decision:
+        """What follows at ``now`` from what is known, for ``take``. Changes nothing: for another thread."""
         base, silent_after = self._settings.alerts.runbook_base, self._settings.vitals.stale_after
         of_sources = source_conditions(sources, now, silent_after, base)
         not_heard = unheard(of_sources, sources, snapshot)
@@ -90,12 +94,19 @@ class OnCall:
             unheard=not_heard.keys(),
         )
         of_targets = conditions(snapshot, findings, self._phases, base, known=known)
-        return of_targets + budget_conditions(snapshot, base) + of_sources
+        return self.follow(of_targets + budget_conditions(snapshot, base) + of_sources, now)
 
-    def take(self, found: Iterable[Condition], now: float) -> None:
-        """Make incidents of what holds. To be followed by ``save`` and ``tell``."""
+    def follow(self, found: Iterable[Condition], now: float) -> Decision:
+        """What incidents these conditions make of those that there are."""
         before = self._incidents
-        self._incidents = step(before, found, now, self._settings.alerts.quiet_period)
+        return before, step(before, found, now, self._settings.alerts.quiet_period)
+
+    def take(self, decision: Decision) -> None:
+        """Have it so, unless other incidents were taken up meanwhile. To be followed by ``save`` and ``tell``."""
+        before, after = decision
+        if before is not self._incidents:
+            return
+        self._incidents = after
         for key, incident in self._incidents.items():
             old = before.get(key)
             if (old.state if old else "") != incident.state:

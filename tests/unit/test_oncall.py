@@ -44,7 +44,7 @@ class Agent:
     async def look(self, *conditions: Condition) -> list[str]:
         """As the leader does; what is told then."""
         await self.oncall.load_mutes()
-        self.oncall.take(conditions, self.now)
+        self.oncall.take(self.oncall.follow(conditions, self.now))
         await self.oncall.save(1)
         self.oncall.tell()
         return self.told
@@ -72,6 +72,16 @@ async def test_what_is_muted_is_kept_and_shown_and_not_told_until_that_is_over()
     assert await next_one.look(BOUNCE, COMPLAINT) == ["bounce open", "complaint open"]
     assert next_one.oncall.mutes() == ()
     assert {i.starts_at for i in next_one.oncall.incidents()} == {START}
+
+
+async def test_what_was_decided_on_other_incidents_is_not_taken() -> None:
+    store = Store()
+    one, other = Agent(store), Agent(store)
+    decision = one.oncall.follow([BOUNCE], START)
+    await other.look(COMPLAINT)
+    await one.oncall.load()  # it lost the lead, and has it again
+    one.oncall.take(decision)
+    assert [i.labels["target"] for i in one.oncall.incidents()] == ["complaint"]
 
 
 async def test_what_opens_and_ends_while_muted_is_never_told() -> None:
