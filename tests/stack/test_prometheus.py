@@ -64,6 +64,9 @@ def traffic(metrics: Metrics) -> None:
     metrics.commit(0.004, 12)
     metrics.loop_lag(0.0004)
     metrics.queue_depth(3)
+    metrics.declare_bus("broker.example:8883")
+    metrics.bus("in", "counted", 5)
+    metrics.spool(4096, 3)
 
 
 async def scraped(tmp_path: Path, state: State, check: object, rules: tuple[Path, ...] = ()) -> None:
