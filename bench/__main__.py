@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -56,8 +57,8 @@ def main() -> None:
     parsing(200 if quick else 4000)
 
 
-def batches(count: int) -> None:
-    """SendGrid batches of 1,000 events."""
+def batches(count: int, store: dict[str, str] | None = None) -> None:
+    """SendGrid batches of 1,000 events. ``store`` are its settings, if it is not the embedded one."""
     size = 1000
     keys = SIMULATORS["sendgrid"].new_credentials()
     scenario = Scenario(
@@ -71,7 +72,7 @@ def batches(count: int) -> None:
         if len(bodies) == count:
             break
     limit = decode_rate(bodies) * size
-    with agent(keys.settings) as (port, pid):
+    with agent(keys.settings, store) as (port, pid):
         signed = [(body, simulator.sign(body, keys.signing, time.time())) for body in bodies]
         cpu = cpu_seconds(pid)
         seconds = asyncio.run(post_all(port, "/webhooks/sendgrid", signed, connections=24))
@@ -124,7 +125,7 @@ def decode_rate(bodies: list[bytes]) -> float:
 
 
 @contextmanager
-def agent(sendgrid: object) -> Iterator[tuple[int, int]]:
+def agent(sendgrid: object, store: dict[str, str] | None = None) -> Iterator[tuple[int, int]]:
     """The real program on a fresh store; its public port (the private one is the next) and its process id."""
     directory = tempfile.mkdtemp(prefix="mailvitals-bench-", dir=os.environ.get("BENCH_DIR"))
     port = free_ports()
@@ -132,7 +133,7 @@ def agent(sendgrid: object) -> Iterator[tuple[int, int]]:
     source = f"  - {{name: sendgrid, provider: sendgrid, verification_key: '{key}'}}\n" if key else ""
     Path(directory, "mailvitals.yaml").write_text(
         f"listen: {{public: '127.0.0.1:{port}', private: '127.0.0.1:{port + 1}'}}\n"
-        f"store: {{url: 'sqlite:///{directory}/ledger.db'}}\n"
+        f"store: {json.dumps(store or {'url': f'sqlite:///{directory}/ledger.db'})}\n"
         f"sources:\n{source}  - {{name: postmark, provider: postmark, username: u, password: p, domain: example.com}}\n"
     )
     process = subprocess.Popen([sys.executable, "-m", "agent", "run", "--config", f"{directory}/mailvitals.yaml"])
