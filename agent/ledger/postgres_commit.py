@@ -2,7 +2,8 @@
 
 Each question is one statement over arrays or over a blob of fixed-size records, so that the number of round trips does
 not grow with the events. ``OFFSET 0`` keeps the planner from turning a look into an index, one for each record, into a
-join that reads the whole table: it knows nothing yet of a partition that began a minute ago.
+join that reads the whole table: it knows nothing yet of a partition that began a minute ago. An hour that has no rows
+yet, mostly the next one, is not looked into: the index is told what the last one is.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ _KNOWN = f"""
 SELECT u.n::int - 1, i.hour::bigint, NULL::bigint, i.mark
 FROM unnest($1::int[]) WITH ORDINALITY u(hour, n) CROSS JOIN LATERAL (
   SELECT hour, mark FROM mailvitals.identity
-  WHERE hour IN (u.hour - 1, u.hour, u.hour + 1) AND hour BETWEEN $3::int AND $4::int AND hash = {_HASH} OFFSET 0) i
+  WHERE hour IN (u.hour - 1, u.hour, u.hour + 1) AND hash = {_HASH}
+    AND hour BETWEEN $3::int AND (SELECT max(hour) FROM mailvitals.identity WHERE hour BETWEEN $3::int AND $4::int)
+    AND hour <= $4::int OFFSET 0) i
 UNION ALL
 SELECT u.n::int - 1, b.first_at, b.last_at, NULL
 FROM unnest($1::int[]) WITH ORDINALITY u(hour, n) CROSS JOIN LATERAL (
