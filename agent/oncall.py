@@ -12,14 +12,14 @@ from agent.alerts.bounce_hints import Hints, count_hints
 from agent.alerts.budgets import budget_conditions
 from agent.alerts.catalogue import Known, conditions
 from agent.alerts.causes import Clue
-from agent.alerts.clues import onsets, volume_clues
+from agent.alerts.clues import BLOCKLIST, onsets, volume_clues
 from agent.alerts.incidents import step
 from agent.alerts.mutes import MOST, Mute, TooManyMutes, muted_until, read
 from agent.alerts.sources import SourceHealth, source_conditions, unheard
 from agent.alerts.types import Condition, Incident
 from agent.bounce_rules import shipped
 from agent.classify import explain_again
-from agent.dns.checks.base import Watched
+from agent.dns.checks.base import Verdict, Watched
 from agent.ledger.base import Ledger, RecentBounce
 from agent.ledger.documents import Documents
 from agent.settings import Settings
@@ -93,7 +93,13 @@ class OnCall:
             words=shipped().hints,
             unheard=not_heard.keys(),
         )
-        of_targets = conditions(snapshot, findings, self._phases, base, known=known)
+        # Of the findings of thousands of domains nearly all are well, and say nothing where no incident is open.
+        concerned = {incident.labels.get("domain") for incident in self._incidents.values()}
+        telling = [
+            w for w in findings
+            if w.finding.verdict is Verdict.FAIL or w.finding.check == BLOCKLIST or w.domain in concerned
+        ]  # fmt: skip
+        of_targets = conditions(snapshot, telling, self._phases, base, known=known)
         return self.follow(of_targets + budget_conditions(snapshot, base) + of_sources, now)
 
     def follow(self, found: Iterable[Condition], now: float) -> Decision:

@@ -10,6 +10,7 @@ import pytest
 from agent.alerts.incidents import QUIET_PERIOD
 from agent.alerts.mutes import MOST, MuteError, TooManyMutes
 from agent.alerts.types import Condition, Holds, Incident
+from agent.dns.checks.base import Finding, Verdict, Watched
 from agent.ledger.base import StoreUnavailable
 from agent.oncall import OnCall
 from agent.settings import Settings
@@ -52,6 +53,23 @@ class Agent:
 
 def asked(hours: float = 2, **matchers: str) -> bytes:
     return msgspec.json.encode({"matchers": matchers or {"target": "bounce"}, "hours": hours})
+
+
+async def test_a_finding_that_is_well_again_closes_its_incident_and_opens_none() -> None:
+    agent = Agent(Store())
+
+    def look(verdict: Verdict, at: float) -> list[str]:
+        finding = Finding("spf", "", verdict, "reason", "detail", "advice")
+        seen = [Watched("example.com", finding, at, at, at, finding)]
+        decision = agent.oncall.decide(at, None, findings=seen, sources=(), hints={}, explained={})
+        agent.oncall.take(decision)
+        return [i.state for i in agent.oncall.incidents()]
+
+    assert look(Verdict.OK, START) == []
+    assert look(Verdict.FAIL, START + 1) == ["open"]
+    assert look(Verdict.OK, START + 2) == ["closing"]
+    assert look(Verdict.UNKNOWN, START + 3) == ["closing"]
+    assert look(Verdict.OK, START + QUIET_PERIOD + 10) == ["resolved"]
 
 
 async def test_what_is_muted_is_kept_and_shown_and_not_told_until_that_is_over() -> None:
