@@ -69,6 +69,7 @@ async def test_a_finding_that_is_well_again_closes_its_incident_and_opens_none()
     assert look(Verdict.FAIL, START + 1) == ["open"]
     assert look(Verdict.OK, START + 2) == ["closing"]
     assert look(Verdict.UNKNOWN, START + 3) == ["closing"]
+    assert look(Verdict.OK, START + 4) == ["closing"]
     assert look(Verdict.OK, START + QUIET_PERIOD + 10) == ["resolved"]
 
 
