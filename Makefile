@@ -45,6 +45,7 @@ audit: $(VENV)/.tested ## Hold the lock files against known advisories; without 
 
 bench: $(VENV)/.tested $(VENV)/bench/.installed ## Measure throughput on this machine
 	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench.evaluate
 	@$(BIN)/python -m bench.stores
 	@$(BIN)/python -m bench.dns
 	@exec $(BIN)/python -m bench.bus
