@@ -8,6 +8,7 @@ transaction: a holder of locks that is frozen or gone lets go of them by the ser
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -40,6 +41,8 @@ _WRONG_SETTINGS = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientPrivilegeError,
 )
+# Tells, with a traceback, of connections it could not make while nobody asked: ``store.unavailable`` says it better.
+logging.getLogger("asyncpg.pool").disabled = True
 _AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
@@ -143,7 +146,7 @@ class Session:
             try:
                 await db.execute(begin)
             except (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, OSError) as e:
-                if db.is_closed():
+                if _closed(db):
                     raise Again(_why(e)) from e  # Lost while it was idle: the next one is new.
                 raise
             try:
@@ -151,13 +154,13 @@ class Session:
             except (TimeoutError, OSError, asyncpg.InterfaceError):
                 raise
             except Exception:
-                if not db.is_closed():
+                if not _closed(db):
                     await db.execute("ROLLBACK")
                 raise
             if await db.execute("COMMIT") != "COMMIT":
                 raise StoreUnavailable("the transaction was rolled back")
         except BaseException:
-            if not db.is_closed() and db.is_in_transaction():
+            if not _closed(db) and db.is_in_transaction():
                 db.terminate()  # What becomes of it is not known, or nobody waits for it: the server rolls it back.
             raise
         finally:
@@ -174,6 +177,13 @@ class Session:
                         await pool.close()
                 except TimeoutError:
                     pool.terminate()
+
+
+def _closed(db: Any) -> bool:
+    try:
+        return bool(db.is_closed())
+    except asyncpg.InterfaceError:
+        return True  # The pool has taken back what was lost.
 
 
 async def _nothing(_: Connection) -> None:

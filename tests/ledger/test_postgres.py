@@ -14,7 +14,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from agent.ledger import postgres_commit, postgres_session
+from agent.ledger import postgres_commit, postgres_lease, postgres_session
 from agent.ledger.base import DAY, HOUR, MINUTE, Cell, Ledger, LedgerError, Server, StoreUnavailable
 from agent.ledger.postgres import PostgresLedger
 from tests.ledger.conftest import KEY
@@ -164,6 +164,37 @@ async def test_one_that_freezes_in_the_middle_of_a_commit_loses_its_turn(
     assert (await apply(frozen, event())).duplicates == {"same_outcome": 1}
     await frozen.close()
     await other.close()
+
+
+async def test_a_leader_that_freezes_while_it_asks_is_followed_soon(server: Server) -> None:
+    frozen, other = PostgresLedger(server, KEY), PostgresLedger(server, KEY)
+    await other.start()
+    holding, thawed = asyncio.Event(), asyncio.Event()
+
+    async def freeze(db: postgres_session.Connection) -> None:
+        await postgres_lease.hold(db, 0)
+        holding.set()
+        await thawed.wait()
+
+    await frozen.start()
+    stuck = asyncio.create_task(frozen._session.write(freeze))
+    await holding.wait()
+    async with asyncio.timeout(4.0):
+        assert (await other.lead("b", 30.0)).holder == "b"
+    thawed.set()
+    with pytest.raises(StoreUnavailable):
+        await stuck
+    await frozen.close()
+    await other.close()
+
+
+async def test_a_connection_that_ends_under_a_statement_is_named_as_the_trouble(server: Server) -> None:
+    ledger = PostgresLedger(server, KEY)
+    await ledger.start()
+    with pytest.raises(StoreUnavailable, match=r"terminating connection|closed in the middle"):
+        await ledger._session.write(lambda db: db.execute("SELECT pg_terminate_backend(pg_backend_pid())"))
+    assert (await _eventually(lambda: apply(ledger, event()))) is not None
+    await ledger.close()
 
 
 async def test_what_postgresql_takes_for_no_text_does_not_stop_a_commit(server: Server) -> None:

@@ -69,7 +69,15 @@ def balancer(agents: list[Agent]) -> Iterator[Balancer]:
     """A load balancer at work before running agents."""
     one, started = Balancer(agents), threading.Event()
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(one.serve(started, stop)))
+
+    def run() -> None:
+        loop.run_until_complete(one.serve(started, stop))
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         assert started.wait(10)
@@ -77,7 +85,3 @@ def balancer(agents: list[Agent]) -> Iterator[Balancer]:
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
