@@ -221,9 +221,10 @@ class _Commit:
     def _settle(self, entries: list[Entry], spans: list[Span]) -> Generator[Question, Any, None]:
         """Write the entries that are new. A report of something known may name a time in a neighbouring hour."""
         known, bounced = yield Known(entries, spans)
-        repeats: dict[int, list[int]] = {}  # hour and mark
-        for n, *found in known:
-            repeats[n] = found if n not in repeats else min(found, repeats[n])
+        repeats: dict[int, tuple[int, int]] = {}  # hour and mark
+        for n, hour, mark in known:
+            if n not in repeats or (hour, mark) < repeats[n]:
+                repeats[n] = hour, mark
         moved_from: list[tuple[int, bytes]] = []
         moved_to: list[Entry] = []
         for n, found in repeats.items():
