@@ -329,7 +329,6 @@ def test_7_2_p_without_a_confirmed_name_is_unknown() -> None:
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=200, deadline=None)
 def test_7_1_macro_strings_are_read_or_refused(text: str) -> None:
     with contextlib.suppress(SpfSyntaxError):
         parts = macro_string(text, explanation=True)

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.events import Event, Kind
@@ -185,7 +185,6 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(_json)
 def test_any_json_raises_nothing_but_parse_errors(value: object) -> None:
     try:

@@ -7,7 +7,7 @@ import json
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.events import Event
@@ -339,7 +339,6 @@ def test_what_is_no_event_is_a_parse_error(body: bytes) -> None:
         mailgun.parse(request(body))
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([*FORM, "event", "code", "error", "to", "url"]), st.text(max_size=30))),
     st.booleans(),

@@ -7,7 +7,7 @@ from base64 import b64encode
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.events import Event
@@ -290,7 +290,6 @@ def test_what_is_neither_format_is_an_error(body: bytes) -> None:
         mailtrap.parse(request(body))
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from([GOOD, b"{}", b"[1]", b"", b"\xff", b'{"events":[]}', b"9" * 30]), max_size=8))
 def test_lines_are_read_one_by_one(lines: list[bytes]) -> None:
     try:

@@ -6,7 +6,7 @@ import json
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.events import Event
@@ -236,7 +236,6 @@ def test_simulated_batches_are_no_larger_than_real_ones() -> None:
         simulator.sign(b"", {"signing_key": KEY}, NOW)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.binary(max_size=60),
     st.recursive(st.none() | st.floats() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)),

@@ -8,7 +8,7 @@ from base64 import b64encode
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.events import Event
@@ -619,7 +619,6 @@ def test_incoming_mail_is_none_of_ours() -> None:
     assert (event.kind, event.provider_event) == ("other", "Received")
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     field=st.sampled_from(sorted(FIELDS)),
     value=st.none() | st.text(max_size=80) | st.integers() | st.lists(st.text(max_size=3), max_size=2),

@@ -178,7 +178,6 @@ _KEYS = {name: simulator.new_credentials() for name, simulator in SIMULATORS.ite
 
 
 @every_provider
-@settings(max_examples=100, deadline=None)
 @given(body=st.binary(max_size=200), header=st.text(max_size=60), whole=st.booleans())
 def test_arbitrary_bytes_raise_nothing_else(name: str, body: bytes, header: str, whole: bool) -> None:
     keys = _KEYS[name]
@@ -218,7 +217,7 @@ def _fields(name: str) -> list[str]:
 
 
 @every_provider
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), base=st.sampled_from(["good", "bounce", "unknown"]))
 def test_any_field_may_be_anything(name: str, data: st.DataObject, base: str) -> None:
     body = json.loads(unpacked(name, getattr(CASES[name], base)))

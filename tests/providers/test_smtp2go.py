@@ -7,7 +7,7 @@ from base64 import b64encode
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.events import Event
@@ -125,7 +125,6 @@ def test_what_is_no_form_is_a_parse_error(body: bytes) -> None:
         smtp2go.parse(request(body))
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["event", "time", "rcpt", "email_id", "bounce", "message", "from", "auth"]), st.text()

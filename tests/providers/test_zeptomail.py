@@ -6,7 +6,7 @@ import json
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.events import Event
@@ -153,7 +153,6 @@ _json = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
 @given(_json)
 def test_any_json_raises_nothing_but_parse_errors(value: object) -> None:
     try:

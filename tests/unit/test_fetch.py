@@ -300,7 +300,6 @@ async def test_what_is_no_http_or_cut_short_is_http(authority: Authority, said: 
         assert await reason(get(authority, port)) == "http"
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=60))
 def test_no_text_raises_anything_else(text: str) -> None:
     async def run() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.mailbox import MAILBOX_PROVIDERS, OTHER, by_mx, mailbox_provider, shown
@@ -104,6 +104,7 @@ def test_the_lowest_preference_decides_then_the_most_then_the_name() -> None:
     assert by_mx(iter([(0, gmail)])) == "gmail"
 
 
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["smtp.google.com", "mx.zoho.com", "mx.example.com", ""])))
 )

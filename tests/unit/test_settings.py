@@ -14,7 +14,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -409,7 +409,6 @@ def anything(text: str) -> None:
     assert got
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.one_of(st.text(max_size=200), st.lists(WORDS, max_size=40).map("".join)))
 def test_any_text_is_settings_or_a_settings_error(text: str) -> None:
     anything(text)
@@ -422,7 +421,6 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(sorted(set(keys(Settings)))), PLAIN)
 def test_any_value_anywhere_is_settings_or_a_settings_error(path: tuple[str, ...], value: Any) -> None:
     data: dict[str, Any] = yaml.safe_load(DOMAINS)

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -41,7 +41,6 @@ def test_it_fits_and_no_target_is_lost(width: int) -> None:
 hostile = st.text(st.sampled_from("ab\x1b[31m]0;\x07\x9b\r\n\u202e[/]bold \x00é\ud800"), max_size=30)
 
 
-@settings(max_examples=50, deadline=None)
 @given(hostile, st.sampled_from([80, 160]))
 def test_what_others_wrote_is_shown_not_obeyed(text: str, width: int) -> None:
     plain = document(state())
@@ -73,7 +72,6 @@ def test_the_gates_fit_and_no_condition_is_lost(width: int) -> None:
         assert re.search(words, text), words
 
 
-@settings(max_examples=30, deadline=None)
 @given(hostile)
 def test_what_others_wrote_is_no_command_in_a_gate(text: str) -> None:
     plain = phase(state())
