@@ -18,7 +18,8 @@ from tests.dns.zone import Zone, answers, findings, txt
 RSA = rsa.generate_private_key(65537, 2048).public_key()
 SPKI = b64encode(RSA.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
 PKCS1 = b64encode(RSA.public_bytes(Encoding.DER, PublicFormat.PKCS1)).decode()
-ED = b64encode(ed25519.Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+ED25519 = ed25519.Ed25519PrivateKey.from_private_bytes(b"k" * 32).public_key()
+ED = b64encode(ED25519.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
 
 
 def der(tag: int, content: bytes) -> bytes:

@@ -27,7 +27,7 @@ def finding(verdict: Verdict) -> Finding:
     return Finding("probe", "", verdict, verdict.value, "!")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(
     st.sampled_from([Verdict.FAIL, Verdict.WARN]),
     st.lists(st.sampled_from(list(Verdict)), max_size=5),

@@ -21,8 +21,11 @@ def main() -> None:
         options.error("kinds are json and form")
     for kind in given.kinds or ["json", "form"]:
         print(f"{kind}: seed {given.seed}, {given.minutes:g} minutes ...", flush=True)
+        end = time.monotonic() + given.minutes * 60
         with tempfile.TemporaryDirectory() as folder:
-            tally = asyncio.run(fuzz(kind == "form", given.minutes * 60, given.seed, Path(folder)))
+            tally = asyncio.run(
+                fuzz(kind == "form", lambda _, end=end: time.monotonic() < end, given.seed, Path(folder))
+            )
         print(f"{kind}: nothing escaped. {tally}", flush=True)
 
 

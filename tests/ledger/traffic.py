@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 
 from agent.events import Kind
 from agent.intake.source import OTHER_DOMAIN, Source
 from agent.ledger.base import DAY, HOUR, Batch, Cell, Ledger
 from agent.providers import PROVIDERS, WebhookRequest
-from agent.simulate import SIMULATORS, Place, Scenario, Traffic, Truth
+from agent.simulate import SIMULATORS, KeyPair, Place, Scenario, Traffic, Truth
 from agent.simulate.base import sealed
 from tests.ledger.model import Reported
 
@@ -27,10 +28,15 @@ def rough(messages: int, seed: int = 3) -> Scenario:
     )  # fmt: skip
 
 
+@cache
+def _credentials(provider: str) -> KeyPair:
+    return SIMULATORS[provider].new_credentials()
+
+
 def read(provider: str, scenario: Scenario, rng: random.Random, largest: int = 40) -> tuple[list[Batch], Truth]:
     """Batches of 1 to ``largest`` reports, authenticated and labelled as live ones are, in the order they are sent."""
     simulator = SIMULATORS[provider]
-    pair = simulator.new_credentials()
+    pair = _credentials(provider)
     source = Source(
         "main", provider, PROVIDERS[provider], pair.settings, streams=list(scenario.streams),
         domains=list(scenario.domains),

@@ -106,7 +106,7 @@ def test_age_outside_the_window(age: float) -> None:
         sendgrid.authenticate(request(BODY, HEADERS, NOW + age), CREDENTIALS)
 
 
-@pytest.mark.parametrize("key", NOT_P256)
+@pytest.mark.parametrize("key", NOT_P256, ids=range(len(NOT_P256)))
 def test_a_key_that_is_none_never_matches_and_is_reported(key: str) -> None:
     with pytest.raises(AuthenticationError):
         sendgrid.authenticate(request(BODY, HEADERS), {"verification_key": key})

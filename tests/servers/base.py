@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import random
 import shutil
 import signal
 import socket
@@ -17,12 +19,20 @@ from pathlib import Path
 _SBIN = ("/usr/sbin", "/usr/local/sbin", "/sbin")
 
 
+# Below what the kernel takes for connections that go out: none takes a port before its server starts, or while that is
+# started again. Each process has a beginning of its own, so that tests side by side do not give out the same.
+_FIRST, _LAST = 10_000, 32_000
+_ports = itertools.count(random.SystemRandom().randrange(_LAST - _FIRST))
+
+
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    """A port that was free on 127.0.0.1 a moment ago."""
-    with socket.socket(socket.AF_INET, kind) as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+    """A port that was free on 127.0.0.1 a moment ago, and that this process has not given out lately."""
+    for number in itertools.islice(_ports, _LAST - _FIRST):
+        port = _FIRST + number % (_LAST - _FIRST)
+        with socket.socket(socket.AF_INET, kind) as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
 
 
 def program(name: str, package: str) -> str:

@@ -166,7 +166,7 @@ def test_a_cached_label_is_the_label(monkeypatch: pytest.MonkeyPatch) -> None:
 _names = st.text(st.characters(codec=None), max_size=20) | st.from_regex(r"[a-z.]{0,30}", fullmatch=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(domain=_names, tags=st.lists(_names, max_size=5), recipient=_names)
 def test_labels_are_only_ever_configured_or_known_names(domain: str, tags: list[str], recipient: str) -> None:
     (cell,) = cells(event(domain, tuple(tags), recipient), domains=["example.com"], stream="s", streams=["news"])

@@ -145,7 +145,7 @@ conditions = st.lists(
 histories = st.lists(st.tuples(st.floats(0, 2000), conditions), max_size=12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(histories, st.randoms(use_true_random=False))
 def test_order_and_duplicates_play_no_part(history: list[tuple[float, list[Condition]]], random: object) -> None:
     straight: dict[str, Incident] = {}
@@ -160,7 +160,7 @@ def test_order_and_duplicates_play_no_part(history: list[tuple[float, list[Condi
         assert shuffled == straight
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(histories)
 def test_whatever_happens_incidents_stay_sound(history: list[tuple[float, list[Condition]]]) -> None:
     incidents: dict[str, Incident] = {}

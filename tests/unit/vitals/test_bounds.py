@@ -39,7 +39,7 @@ def test_a_bound_is_where_the_tail_is_just_as_likely_as_allowed(k: int, n: int) 
 proportions = st.integers(1, 10**9).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(proportions, st.floats(0.5, 0.999999))
 def test_bounds_enclose_the_point(kn: tuple[int, int], confidence: float) -> None:
     k, n = kn
@@ -49,7 +49,7 @@ def test_bounds_enclose_the_point(kn: tuple[int, int], confidence: float) -> Non
     assert (high == 1.0) == (k == n)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(2, 10**9).flatmap(lambda n: st.tuples(st.integers(0, n - 1), st.just(n))))
 def test_more_failures_raise_and_more_confidence_widens(kn: tuple[int, int]) -> None:
     k, n = kn
@@ -59,7 +59,7 @@ def test_more_failures_raise_and_more_confidence_widens(kn: tuple[int, int]) -> 
     assert bounds.upper(k, n, 0.999) >= bounds.upper(k, n, 0.95)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(proportions)
 def test_failures_mirror_successes(kn: tuple[int, int]) -> None:
     k, n = kn

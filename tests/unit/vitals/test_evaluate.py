@@ -151,7 +151,7 @@ events = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100)
 @given(events, st.randoms(use_true_random=False))
 def test_windows_nest_parts_add_up_and_row_order_plays_no_part(
     several: list[tuple[int, Cell, str, int]], random: object

@@ -60,7 +60,7 @@ def test_which_classes_count_as_bounce_is_a_choice() -> None:
         rates(c, ("hard", "complained"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(counts)
 def test_whatever_was_counted_the_rates_are_sound(c: Counts) -> None:
     found = rates(c)

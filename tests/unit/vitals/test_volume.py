@@ -63,7 +63,7 @@ def test_no_mail_has_no_projection() -> None:
     assert projected_volume({}, at(2024, 4, 18)) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(
     st.dictionaries(st.integers(0, 70).map(lambda i: at(2024, 3, 1) + i * DAY), st.integers(0, 10**6), max_size=70),
     st.integers(at(2024, 3, 1), at(2024, 5, 10)),
