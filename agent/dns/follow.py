@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Generator
 from typing import Generic, TypeVar
 
@@ -10,7 +11,7 @@ from agent.dns.answer import Answer, Asks, Outcome, Question
 from agent.dns.checks.base import Check, Finding, Subject
 from agent.dns.page import Fetch
 from agent.dns.pages import Pages
-from agent.dns.shared import DomainAnswers
+from agent.dns.shared import DomainAnswers, Then
 
 T = TypeVar("T")
 
@@ -54,8 +55,10 @@ class _Followed(Generic[T]):
         self.result: asyncio.Future[T] = self._loop.create_future()
         self._resolver, self._plan = resolver, plan
         self._pages, self._anew = pages, anew
-        self._known = resolver.known if isinstance(resolver, DomainAnswers) else {}
-        self._asked: list[tuple[Question, Answer | asyncio.Future[Answer]]] = []
+        self._view = resolver if isinstance(resolver, DomainAnswers) else None
+        self._questions: tuple[Question, ...] = ()
+        self._got: list[Answer | BaseException | None] = []  # of this step
+        self._futures: list[asyncio.Future[Answer]] = []
         self._started = self._late = False
         self._missing = 0
         self._end = self._loop.call_later(limit, self._too_late)
@@ -78,46 +81,76 @@ class _Followed(Generic[T]):
         if not self._started:
             self._started = True
             return next(self._plan)
-        answers = [
-            got if isinstance(got, Answer) else Answer(question, Outcome.TIMEOUT) if got.cancelled() else got.result()
-            for question, got in self._asked
-        ]
+        answers: list[Answer] = []
+        for question, got in zip(self._questions, self._got, strict=True):
+            if isinstance(got, Answer):
+                answers.append(got)
+            elif isinstance(got, Exception):
+                raise got
+            else:  # given up, here or by whoever asked
+                answers.append(Answer(question, Outcome.TIMEOUT))
         return self._plan.send(tuple(answers))
 
     def _ask(self, questions: tuple[Question, ...]) -> int:
         """How many answers have to be waited for."""
-        self._asked = [(question, self._known.get(question) or self._begun(question)) for question in questions]
-        for _, got in self._asked:
-            if not isinstance(got, Answer) and not got.done():
-                self._missing += 1
-                got.add_done_callback(self._came)
+        self._questions, self._futures = questions, []
+        got: list[Answer | BaseException | None] = [None] * len(questions)
+        self._got = got
+        self._missing = 0
+        for place, question in enumerate(questions):
+            if self._late:
+                got[place] = self._view.known.get(question) if self._view else None
+                continue
+            then = functools.partial(self._came, got, place)
+            if self._view is not None and not isinstance(question, Fetch):
+                got[place] = self._view.tell(question, then)
+            else:
+                got[place] = self._begun(question, then)
+            self._missing += got[place] is None
         return self._missing
 
-    def _begun(self, question: Question) -> Answer | asyncio.Future[Answer]:
-        if self._late:
-            return Answer(question, Outcome.TIMEOUT)
+    def _begun(self, question: Question, then: Then) -> Answer | None:
+        future: asyncio.Future[Answer]
         if isinstance(question, Fetch):
-            return asyncio.ensure_future(self._pages.get(question, self._resolver, anew=self._anew))
-        return asyncio.ensure_future(self._resolver.ask(question))
+            future = asyncio.ensure_future(self._pages.get(question, self._resolver, anew=self._anew))
+        else:
+            future = asyncio.ensure_future(self._resolver.ask(question))
+        if future.done() and not future.cancelled() and future.exception() is None:
+            return future.result()
+        self._futures.append(future)
+        future.add_done_callback(functools.partial(_hand_over, then))
+        return None
 
-    def _came(self, _: asyncio.Future[Answer]) -> None:
+    def _came(self, of: list[Answer | BaseException | None], place: int, got: Answer | BaseException) -> None:
+        if of is not self._got:  # an earlier step, which did not wait for it
+            return
+        of[place] = got
         self._missing -= 1
         if not self._missing:
             self._go_on()
 
     def _too_late(self) -> None:
         self._late = True
-        self._give_up()
+        if self._missing:
+            self._give_up()
+            self._go_on()
 
     def _give_up(self) -> None:
-        for _, got in self._asked:
-            if not isinstance(got, Answer) and not got.done():
-                got.cancel()
+        self._missing, self._got = 0, list(self._got)
+        for future in self._futures:
+            future.cancel()
 
     def close(self) -> None:
         self._end.cancel()
         self._give_up()
         self._plan.close()
+
+
+def _hand_over(then: Then, future: asyncio.Future[Answer]) -> None:
+    if future.cancelled():
+        then(asyncio.CancelledError())
+    else:
+        then(future.exception() or future.result())
 
 
 async def run_check(

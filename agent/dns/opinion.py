@@ -65,7 +65,7 @@ class Authority:
         self._resolver = resolver
         self._port = port
         self._zones: dict[str, asyncio.Task[tuple[str, ...] | None]] = {}
-        self._answers: dict[Question, asyncio.Task[Answer]] = {}
+        self._answers: dict[Question, asyncio.Future[Answer]] = {}
 
     async def ask(self, question: Question, view: int) -> Answer:
         """The answer of one server of the zone, another for each ``view`` if there are several. CNAMEs are followed
@@ -96,9 +96,9 @@ class Authority:
             return msgspec.structs.replace(answer, outcome=Outcome.LAME)
         return answer
 
-    def _asked(self, question: Question) -> asyncio.Task[Answer]:
+    def _asked(self, question: Question) -> asyncio.Future[Answer]:
         if question not in self._answers:
-            self._answers[question] = asyncio.create_task(self._resolver.ask(question))
+            self._answers[question] = asyncio.ensure_future(self._resolver.ask(question))
         return self._answers[question]
 
     async def _servers(self, question: Question) -> tuple[str, ...]:
@@ -139,8 +139,10 @@ class Authority:
         )
 
     def close(self) -> None:
-        for task in (*self._zones.values(), *self._answers.values()):
-            task.cancel()
+        for zone in self._zones.values():
+            zone.cancel()
+        for answer in self._answers.values():
+            answer.cancel()
 
 
 class _View:

@@ -13,7 +13,7 @@ import random
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -39,6 +39,9 @@ _PER_SERVER = 4  # questions under way to one server that is asked directly
 _DIRECT = 256  # and to all of them
 
 
+_Then = Callable[[Answer | None], None]  # told the answer, or that c-ares hangs
+
+
 class _Channel:
     """One c-ares channel, closed when it is retired and the last question on it is answered. It must not hang who asks:
     c-ares gives up by itself well before ``limit`` seconds after the last question."""
@@ -47,14 +50,14 @@ class _Channel:
         self.dns = aiodns.DNSResolver(nameservers=list(nameservers) or None, timeout=timeout, tries=1)
         self.born = time.monotonic()
         self.in_flight = 0
-        self.waiting: set[asyncio.Future[pycares.DNSResult]] = set()
+        self.waiting: dict[asyncio.Future[pycares.DNSResult], tuple[Question, _Then]] = {}
         self.used = False
         self._end = asyncio.get_running_loop().call_later(_CHANNEL_AGE + limit, self._give_up)
 
     def _give_up(self) -> None:
-        for waiting in self.waiting:
-            if not waiting.done():
-                waiting.set_exception(TimeoutError())
+        waiting, self.waiting = self.waiting, {}
+        for _, then in waiting.values():
+            then(None)
 
     async def close(self) -> None:
         self._end.cancel()
@@ -68,9 +71,15 @@ class _Places:
         self._free = count
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    def take(self) -> bool:
+        """A place without waiting, if there is one: to be given back."""
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
     async def __aenter__(self) -> None:
-        if self._free:
-            self._free -= 1
+        if self.take():
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -78,13 +87,13 @@ class _Places:
             await turn
         except BaseException:
             if turn.done() and not turn.cancelled():
-                self._give_back()
+                self.give_back()
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._give_back()
+        self.give_back()
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -130,24 +139,73 @@ class Resolver:
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def ask(self, question: Question) -> Answer:
+    def ask(self, question: Question) -> Awaitable[Answer]:
         """The answer, whatever happens. Raises ``ValueError`` for a record type that is not known here, and for a
-        ``server`` that is no IP address."""
+        ``server`` that is no IP address. What can go to c-ares at once needs no task, and is a future."""
+        channel = self._channel
+        if (
+            channel is None
+            or question.server
+            or not self._for_c_ares(question)
+            or time.monotonic() - channel.born > _CHANNEL_AGE
+            or self._closed
+            or not self._turns.take()
+        ):
+            return self._persist(question)
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        then = functools.partial(self._answered, channel, question, answered, time.monotonic())
+        try:
+            self._begin(channel, question, then)
+        except BaseException:
+            self._turns.give_back()
+            raise
+        return answered
+
+    def _answered(
+        self,
+        channel: _Channel,
+        question: Question,
+        answered: asyncio.Future[Answer],
+        begun: float,
+        answer: Answer | None,
+    ) -> None:
+        self._turns.give_back()
+        if answer is None:
+            self._hangs(channel)
+            answer = Answer(question, Outcome.TIMEOUT, server=self._server)
+        if self._on_query:
+            self._on_query(answer.outcome.value, time.monotonic() - begun)
+        if answered.done():
+            return
+        if self._ends(answer):
+            answered.set_result(answer)
+            return
+        again = asyncio.get_running_loop().create_task(self._persist(question, answer, begun))
+        answered.add_done_callback(lambda _: again.cancel())
+        again.add_done_callback(functools.partial(_pass_on, answered))
+
+    def _ends(self, answer: Answer) -> bool:
+        return answer.outcome.definitive or answer.outcome in _FINAL or self._closed
+
+    async def _persist(self, question: Question, answer: Answer | None = None, begun: float = 0.0) -> Answer:
+        """``answer`` is that of the first attempt, where it has been made, at the time ``begun``."""
         if question.type not in TYPES and question.type not in _BY_HAND:
             raise ValueError(f"unknown record type {question.type!r}")
         if not valid_name(question.name):
             return Answer(question, Outcome.MALFORMED, server=question.server or self._server)
-        answer = Answer(question, Outcome.UNREACHABLE, server=question.server or self._server)
+        made = answer is not None
+        answer = answer or Answer(question, Outcome.UNREACHABLE, server=question.server or self._server)
         for attempt in range(self._tries):
             if attempt:
                 await asyncio.sleep(random.uniform(*_BACKOFF))  # noqa: S311 - jitter
-            begun = time.monotonic()
-            if question.server:
-                answer = await self._timed(question, self._direct(question))
-            else:
-                async with self._turns:
-                    answer = await self._timed(question, self._once(question))
-            if answer.outcome.definitive or answer.outcome in _FINAL or self._closed:
+            if attempt or not made:
+                begun = time.monotonic()
+                if question.server:
+                    answer = await self._timed(question, self._direct(question))
+                else:
+                    async with self._turns:
+                        answer = await self._timed(question, self._once(question))
+            if self._ends(answer):
                 return answer
             if not question.server and self._channel is not None and self._channel.born <= begun:
                 self.fresh()
@@ -203,15 +261,14 @@ class Resolver:
         begun = time.monotonic()
         answer = await asking
         if self._on_query:
-            self._on_query(str(answer.outcome), time.monotonic() - begun)
+            self._on_query(answer.outcome.value, time.monotonic() - begun)
         return answer
 
     async def _once(self, question: Question) -> Answer:
         if self._closed:
             return Answer(question, Outcome.UNREACHABLE, server=self._server)
-        by_hand = question.dnssec or question.type not in TYPES or len(self._hung) >= _HUNG
         try:
-            if not by_hand and _HOST_NAME.fullmatch(question.name):
+            if self._for_c_ares(question):
                 return await self._through_channel(question)
             async with asyncio.timeout(self._limit):
                 return await self._by_hand(question)
@@ -220,44 +277,51 @@ class Resolver:
         except (OSError, dns.exception.DNSException, pycares.AresError):  # no server to be had, no socket for it
             return Answer(question, Outcome.UNREACHABLE, server=self._server)
 
+    def _for_c_ares(self, question: Question) -> bool:
+        able = question.type in TYPES and not question.dnssec and len(self._hung) < _HUNG
+        return able and _HOST_NAME.fullmatch(question.name) is not None and valid_name(question.name)
+
     async def _through_channel(self, question: Question) -> Answer:
         channel = self._channel
         if channel is None or time.monotonic() - channel.born > _CHANNEL_AGE:
             async with asyncio.timeout(self._limit):
                 channel = await self._current()
-        try:
-            asked = channel.dns.query_dns(question.name, question.type)
-            channel.in_flight += 1
-            channel.used = True
-            # Who waits no longer does not end it: a channel is at rest when c-ares says so.
-            waiting: asyncio.Future[pycares.DNSResult] = asyncio.get_running_loop().create_future()
-            channel.waiting.add(waiting)
-            asked.add_done_callback(functools.partial(self._ended, channel, waiting))
-            return read(question, await waiting, self._server)
-        except TimeoutError:
+        waiting: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+
+        def then(answer: Answer | None) -> None:
+            if not waiting.done():
+                waiting.set_result(answer)
+
+        self._begin(channel, question, then)
+        answer = await waiting
+        if answer is None:
             self._hangs(channel)
             return Answer(question, Outcome.TIMEOUT, server=self._server)
-        except aiodns.error.DNSError as e:
-            outcome = OUTCOMES.get(e.args[0] if e.args else None, Outcome.UNREACHABLE)
-            return Answer(question, outcome, server=self._server)
-        except RuntimeError:  # the channel was closed meanwhile
-            return Answer(question, Outcome.UNREACHABLE, server=self._server)
+        return answer
 
-    def _ended(
-        self,
-        channel: _Channel,
-        waiting: asyncio.Future[pycares.DNSResult],
-        asked: asyncio.Future[pycares.DNSResult],
-    ) -> None:
-        channel.waiting.discard(waiting)
+    def _begin(self, channel: _Channel, question: Question, then: _Then) -> None:
+        try:
+            asked = channel.dns.query_dns(question.name, question.type)
+        except RuntimeError:  # the channel was closed meanwhile
+            closed = Answer(question, Outcome.UNREACHABLE, server=self._server)
+            asyncio.get_running_loop().call_soon(then, closed)
+            return
+        channel.in_flight += 1
+        channel.used = True
+        # Who waits no longer does not end it: a channel is at rest when c-ares says so.
+        channel.waiting[asked] = question, then
+        asked.add_done_callback(functools.partial(self._ended, channel))
+
+    def _ended(self, channel: _Channel, asked: asyncio.Future[pycares.DNSResult]) -> None:
         channel.in_flight -= 1
-        if asked.cancelled():
-            waiting.cancel()
-        elif (error := asked.exception()) is not None:
-            if not waiting.done():
-                waiting.set_exception(error)
-        elif not waiting.done():
-            waiting.set_result(asked.result())
+        error = asyncio.CancelledError() if asked.cancelled() else asked.exception()
+        if waits := channel.waiting.pop(asked, None):
+            question, then = waits
+            if error is None:
+                then(read(question, asked.result(), self._server))
+            else:
+                number = error.args[0] if isinstance(error, aiodns.error.DNSError) and error.args else None
+                then(Answer(question, OUTCOMES.get(number, Outcome.UNREACHABLE), server=self._server))
         if not channel.in_flight:
             self._hung.discard(channel)
             self._release(channel)
@@ -342,6 +406,17 @@ class Resolver:
             self._waiting[question.server] -= 1
             if not self._waiting[question.server]:
                 del self._waiting[question.server], self._places[question.server]
+
+
+def _pass_on(to: asyncio.Future[Answer], task: asyncio.Task[Answer]) -> None:
+    if to.done():
+        return
+    if task.cancelled():
+        to.cancel()
+    elif (error := task.exception()) is not None:
+        to.set_exception(error)
+    else:
+        to.set_result(task.result())
 
 
 def _system() -> list[tuple[str, int]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import OrderedDict
-from functools import lru_cache
+from collections.abc import Callable
 
 import msgspec
 
@@ -19,6 +20,8 @@ _POSITIVE = 86_400.0  # and any other
 _ZONES = 4096  # that are paced at once before those at rest are forgotten
 _BURST = 1.0  # seconds' worth of questions that may go at once
 
+Then = Callable[[Answer | BaseException], None]  # told the answer, or what went wrong
+
 
 class SharedAnswers:
     """``rate`` is questions a second in all; about one registered domain there is a tenth of it. What fails is not
@@ -28,57 +31,62 @@ class SharedAnswers:
         self._resolver = resolver
         self._rate, self._zone_rate = rate, rate / 10
         self._kept: OrderedDict[Question, tuple[float, Answer]] = OrderedDict()
-        self._asking: dict[Question, tuple[asyncio.Task[None], list[asyncio.Future[Answer]]]] = {}
+        self._asking: dict[Question, list[Then]] = {}
+        self._under_way: set[asyncio.Future[Answer]] = set()
         self._due = 0.0
         self._zone_due: dict[str, float] = {}
         self.hits = 0
 
     def ask(self, question: Question, *, domain: str) -> asyncio.Future[Answer]:
+        """The answer, as ``tell`` gives it."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        if answer := self.tell(question, functools.partial(_settle, future), domain=domain):
+            future.set_result(answer)
+        return future
+
+    def tell(self, question: Question, then: Then, *, domain: str) -> Answer | None:
         """The answer, for a check of ``domain``: its own names and servers asked directly are always asked anew, an
-        answer for any other name serves every domain until its TTL has run out, which ``ttl`` counts down."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
+        answer for any other name serves every domain until its TTL has run out, which ``ttl`` counts down. ``None``
+        when it is not known yet: then ``then`` is told, in a later turn of the loop."""
         name = question.name
         own = name.endswith(domain) and (len(name) == len(domain) or name[-len(domain) - 1] == ".")
         sharable = not own and not question.server
         if sharable and (kept := self._kept.get(question)):
             until, answer = kept
-            if (now := loop.time()) < until:
+            if (now := asyncio.get_running_loop().time()) < until:
                 self.hits += 1
                 self._kept.move_to_end(question)
-                future.set_result(msgspec.structs.replace(answer, ttl=max(1, int(until - now))))
-                return future
+                return msgspec.structs.replace(answer, ttl=max(1, int(until - now)))
             del self._kept[question]
-        if under_way := self._asking.get(question):
+        if (waiting := self._asking.get(question)) is not None:
             self.hits += 1
-            under_way[1].append(future)
+            waiting.append(then)
+            return None
+        self._asking[question] = [then]
+        if (delay := self._delay(_registered(domain if own else name))) > 0:
+            asyncio.get_running_loop().call_later(delay, self._begin, question, sharable)
         else:
-            # One that waits no longer takes the answer from nobody: each has a future of its own.
-            task = asyncio.create_task(self._ask(question, domain if own else name, sharable))
-            self._asking[question] = (task, [future])
-        return future
+            self._begin(question, sharable)
+        return None
 
-    async def _ask(self, question: Question, zone: str, sharable: bool) -> None:
-        try:
-            if (delay := self._delay(_registered(zone))) > 0:
-                await asyncio.sleep(delay)
-            answer = await self._resolver.ask(question)
-        except BaseException as error:
-            for future in self._asking.pop(question)[1]:
-                if future.done():
-                    continue
-                if isinstance(error, Exception):
-                    future.set_exception(error)
-                else:
-                    future.cancel()
-            if not isinstance(error, Exception):
-                raise
-            return
-        if sharable:
-            self._keep(question, answer)
-        for future in self._asking.pop(question)[1]:
-            if not future.done():
-                future.set_result(answer)
+    def _begin(self, question: Question, sharable: bool) -> None:
+        asked = asyncio.ensure_future(self._resolver.ask(question))
+        self._under_way.add(asked)
+        asked.add_done_callback(functools.partial(self._came, question, sharable))
+
+    def _came(self, question: Question, sharable: bool, asked: asyncio.Future[Answer]) -> None:
+        self._under_way.discard(asked)
+        got: Answer | BaseException
+        if asked.cancelled():
+            got = asyncio.CancelledError()
+        elif (error := asked.exception()) is not None:
+            got = error
+        else:
+            got = asked.result()
+            if sharable:
+                self._keep(question, got)
+        for then in self._asking.pop(question):
+            then(got)
 
     def _keep(self, question: Question, answer: Answer) -> None:
         limit = _POSITIVE if answer.outcome is Outcome.ANSWER else _NEGATIVE
@@ -103,7 +111,7 @@ class SharedAnswers:
         return max(self._due, zone_due) - now - _BURST
 
 
-@lru_cache(_ZONES)
+@functools.lru_cache(_ZONES)
 def _registered(name: str) -> str:
     return registered_domain(name) or name
 
@@ -116,17 +124,44 @@ class DomainAnswers:
         self._shared, self._domain = shared, domain
         self.born = born
         self.known: dict[Question, Answer] = {}
+        self._waiting: dict[Question, list[Then]] = {}
 
     def fresh(self) -> None:
         """The resolver's channels are given up within a second, and so is this: nothing is older than that."""
 
     def ask(self, question: Question) -> asyncio.Future[Answer]:
-        future = self._shared.ask(question, domain=self._domain)
-        future.add_done_callback(self._remember)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        if answer := self.tell(question, functools.partial(_settle, future)):
+            future.set_result(answer)
         return future
 
-    def _remember(self, future: asyncio.Future[Answer]) -> None:
-        if not future.cancelled() and future.exception() is None:
-            answer = future.result()
-            if answer.outcome.definitive:
-                self.known[answer.question] = answer
+    def tell(self, question: Question, then: Then) -> Answer | None:
+        """The answer; ``None`` when it is not known yet: then ``then`` is told, in a later turn of the loop."""
+        if (answer := self.known.get(question)) is not None:
+            return answer
+        if (waiting := self._waiting.get(question)) is not None:
+            waiting.append(then)
+            return None
+        self._waiting[question] = waiting = [then]
+        answer = self._shared.tell(question, functools.partial(self._came, question), domain=self._domain)
+        if answer is not None:
+            del self._waiting[question]
+            self.known[question] = answer  # what is kept was definitive
+        return answer
+
+    def _came(self, question: Question, got: Answer | BaseException) -> None:
+        if isinstance(got, Answer) and got.outcome.definitive:
+            self.known[question] = got
+        for then in self._waiting.pop(question):
+            then(got)
+
+
+def _settle(future: asyncio.Future[Answer], got: Answer | BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(got, Answer):
+        future.set_result(got)
+    elif isinstance(got, asyncio.CancelledError):
+        future.cancel()
+    else:
+        future.set_exception(got)

@@ -150,7 +150,8 @@ async def test_a_referral_shows_the_delegation() -> None:
 async def test_a_slow_server_holds_up_nobody_else() -> None:
     async with faulty(RECORDS, silent) as slow, faulty(RECORDS) as quick:
         resolver = Resolver([quick.address], timeout=0.5, tries=1)
-        waiting = [asyncio.create_task(resolver.ask(Question("a.test", "TXT", server=slow.address))) for _ in range(20)]
+        question = Question("a.test", "TXT", server=slow.address)
+        waiting = [asyncio.ensure_future(resolver.ask(question)) for _ in range(20)]
         await asyncio.sleep(0.05)
         begun = time.monotonic()
         good = await resolver.ask(Question("a.test", "TXT", server=quick.address))
