@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 from publicsuffixlist import PublicSuffixList
 
@@ -13,6 +13,7 @@ def _suffixes() -> PublicSuffixList:
     return PublicSuffixList()
 
 
+@lru_cache(4096)
 def registered_domain(name: str) -> str:
     """The public suffix of a name and one label more (``mail.shop.co.uk`` -> ``shop.co.uk``), private suffixes such as
     hosting platforms included. ``name`` is lower-case ASCII without a final dot; ``""`` when it is itself a suffix or

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable
 from enum import StrEnum
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -26,7 +27,10 @@ class Outcome(StrEnum):
 
     @property
     def definitive(self) -> bool:
-        return self in (Outcome.ANSWER, Outcome.NODATA, Outcome.NXDOMAIN)
+        return self in _DEFINITIVE
+
+
+_DEFINITIVE = (Outcome.ANSWER, Outcome.NODATA, Outcome.NXDOMAIN)
 
 
 class Question(msgspec.Struct, frozen=True, gc=False):
@@ -90,4 +94,9 @@ _NAME = re.compile(r"[ -\-/-~]{1,63}(?:\.[ -\-/-~]{1,63})*")
 
 def valid_name(name: str) -> bool:
     """Whether a question can be made of the name: labels of 1 to 63 octets, 253 in all, printable ASCII."""
-    return len(name) <= 253 and _NAME.fullmatch(name) is not None
+    return len(name) <= 253 and _valid(name)
+
+
+@lru_cache(8192)
+def _valid(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -57,6 +58,7 @@ def discovery(domain: str) -> DiscoveryPlan:
     return discovered(domain, answers, existence)
 
 
+@lru_cache(1024)
 def discovery_questions(domain: str) -> tuple[Question, ...]:
     """What ``discovered`` wants answered, in its order; the last is the domain's existence."""
     return (*(Question(f"_dmarc.{name}", "TXT") for name in walk_names(domain)), Question(domain, "A"))

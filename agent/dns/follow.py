@@ -11,7 +11,7 @@ from agent.dns.answer import Answer, Asks, Outcome, Question
 from agent.dns.checks.base import Check, Finding, Subject
 from agent.dns.page import Fetch
 from agent.dns.pages import Pages
-from agent.dns.shared import DomainAnswers, Then
+from agent.dns.shared import DomainAnswers
 
 T = TypeVar("T")
 
@@ -29,8 +29,9 @@ async def follow(
     anew: bool = False,
 ) -> T:
     """Lead a plan to its end on answers no older than this call. After ``limit`` seconds every further question is
-    answered with a time-out, so that the plan still ends by its own rules. What it asks of the Web goes to
-    ``pages``; ``anew`` has them fetched although they are kept."""
+    answered with a time-out, so that the plan still ends by its own rules; one that does not within as long again is
+    given up with ``TimeoutError``. What it asks of the Web goes to ``pages``; ``anew`` has them fetched although they
+    are kept."""
     resolver.fresh()
     followed = _Followed(resolver, plan, limit, pages, anew)
     try:
@@ -57,10 +58,11 @@ class _Followed(Generic[T]):
         self._pages, self._anew = pages, anew
         self._view = resolver if isinstance(resolver, DomainAnswers) else None
         self._questions: tuple[Question, ...] = ()
-        self._got: list[Answer | BaseException | None] = []  # of this step
+        self._got: dict[Question, Answer] = {}  # of this step
         self._futures: list[asyncio.Future[Answer]] = []
         self._started = self._late = False
         self._missing = 0
+        self._limit = limit
         self._end = self._loop.call_later(limit, self._too_late)
         self._go_on()
 
@@ -81,35 +83,28 @@ class _Followed(Generic[T]):
         if not self._started:
             self._started = True
             return next(self._plan)
-        answers: list[Answer] = []
-        for question, got in zip(self._questions, self._got, strict=True):
-            if isinstance(got, Answer):
-                answers.append(got)
-            elif isinstance(got, Exception):
-                raise got
-            else:  # given up, here or by whoever asked
-                answers.append(Answer(question, Outcome.TIMEOUT))
-        return self._plan.send(tuple(answers))
+        got = self._got
+        return self._plan.send(tuple([got[q] if q in got else Answer(q, Outcome.TIMEOUT) for q in self._questions]))
 
     def _ask(self, questions: tuple[Question, ...]) -> int:
         """How many answers have to be waited for."""
-        self._questions, self._futures = questions, []
-        got: list[Answer | BaseException | None] = [None] * len(questions)
-        self._got = got
-        self._missing = 0
-        for place, question in enumerate(questions):
-            if self._late:
-                got[place] = self._view.known.get(question) if self._view else None
-                continue
-            then = functools.partial(self._came, got, place)
-            if self._view is not None and not isinstance(question, Fetch):
-                got[place] = self._view.tell(question, then)
-            else:
-                got[place] = self._begun(question, then)
-            self._missing += got[place] is None
-        return self._missing
+        self._questions = questions
+        self._got = got = {}
+        view, missing = self._view, 0
+        for question in questions:
+            answer = view.known.get(question) if view is not None else None
+            if answer is None and not self._late:
+                if view is None or isinstance(question, Fetch):
+                    answer = self._begun(question)
+                else:
+                    answer = view.tell(question, self._came)
+                missing += answer is None
+            if answer is not None:
+                got[question] = answer
+        self._missing = missing
+        return missing
 
-    def _begun(self, question: Question, then: Then) -> Answer | None:
+    def _begun(self, question: Question) -> Answer | None:
         future: asyncio.Future[Answer]
         if isinstance(question, Fetch):
             future = asyncio.ensure_future(self._pages.get(question, self._resolver, anew=self._anew))
@@ -118,39 +113,50 @@ class _Followed(Generic[T]):
         if future.done() and not future.cancelled() and future.exception() is None:
             return future.result()
         self._futures.append(future)
-        future.add_done_callback(functools.partial(_hand_over, then))
+        future.add_done_callback(functools.partial(self._ended, question))
         return None
 
-    def _came(self, of: list[Answer | BaseException | None], place: int, got: Answer | BaseException) -> None:
-        if of is not self._got:  # an earlier step, which did not wait for it
+    def _ended(self, question: Question, future: asyncio.Future[Answer]) -> None:
+        if future in self._futures:
+            self._futures.remove(future)
+            self._came(question, None if future.cancelled() else future.exception() or future.result())
+
+    def _came(self, question: Question, got: Answer | BaseException | None) -> None:
+        """``None`` is what somebody gave up."""
+        if not self._missing:  # given up meanwhile
             return
-        of[place] = got
+        if isinstance(got, Answer):
+            self._got[question] = got
+        elif got is not None:
+            self._missing = 0
+            if not self.result.done():
+                self.result.set_exception(got)
+            return
         self._missing -= 1
         if not self._missing:
             self._go_on()
 
     def _too_late(self) -> None:
+        if self._late:  # a plan that does not end
+            if not self.result.done():
+                self.result.set_exception(TimeoutError())
+            return
         self._late = True
+        self._end = self._loop.call_later(self._limit, self._too_late)
         if self._missing:
             self._give_up()
             self._go_on()
 
     def _give_up(self) -> None:
-        self._missing, self._got = 0, list(self._got)
-        for future in self._futures:
+        self._missing = 0
+        futures, self._futures = self._futures, []
+        for future in futures:
             future.cancel()
 
     def close(self) -> None:
         self._end.cancel()
         self._give_up()
         self._plan.close()
-
-
-def _hand_over(then: Then, future: asyncio.Future[Answer]) -> None:
-    if future.cancelled():
-        then(asyncio.CancelledError())
-    else:
-        then(future.exception() or future.result())
 
 
 async def run_check(

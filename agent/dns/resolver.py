@@ -124,6 +124,8 @@ class Resolver:
     ) -> None:
         self._servers = [_host_and_port(text) for text in nameservers]
         self._server = nameservers[0] if len(nameservers) == 1 else ""
+        # Without names among them nothing is to be looked up.
+        self._numbers = self._servers if all(_is_address(host) for host, _ in self._servers) else []
         self._timeout = timeout
         self._limit = timeout * max(1, len(self._servers)) * 2 + 1  # seconds, after which c-ares must have hung
         self._tries = max(1, tries)
@@ -270,8 +272,7 @@ class Resolver:
         try:
             if self._for_c_ares(question):
                 return await self._through_channel(question)
-            async with asyncio.timeout(self._limit):
-                return await self._by_hand(question)
+            return await self._by_hand(question)
         except TimeoutError:
             return Answer(question, Outcome.TIMEOUT, server=self._server)
         except (OSError, dns.exception.DNSException, pycares.AresError):  # no server to be had, no socket for it
@@ -356,6 +357,10 @@ class Resolver:
             return found if self._servers else []  # none: c-ares reads the system's list itself
         return [at for at in found if _joined(*at) not in self._avoided] or found
 
+    async def _looked_up(self) -> list[tuple[str, int]]:
+        async with asyncio.timeout(self._limit):
+            return await self._addresses() or _system()
+
     async def _every_address(self) -> list[tuple[str, int]]:
         if not self._servers:
             return _system()
@@ -372,7 +377,7 @@ class Resolver:
         """Ask without c-ares, which refuses to ask for some names (SPF's macros make ``user+tag.example.com``), knows
         few types and hides every flag. The servers are asked in turn until one has an answer."""
         answer = Answer(question, Outcome.UNREACHABLE, server=self._server)
-        for host, port in await self._addresses() or _system():
+        for host, port in await self._looked_up() if self._avoided or not self._numbers else self._numbers:
             got = await exchange(question, host, port, seconds=self._timeout, unchecked=unchecked)
             answer = msgspec.structs.replace(got, server=self._server)
             if answer.outcome.definitive:

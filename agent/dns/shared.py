@@ -20,7 +20,7 @@ _POSITIVE = 86_400.0  # and any other
 _ZONES = 4096  # that are paced at once before those at rest are forgotten
 _BURST = 1.0  # seconds' worth of questions that may go at once
 
-Then = Callable[[Answer | BaseException], None]  # told the answer, or what went wrong
+Then = Callable[[Question, Answer | BaseException | None], None]  # told what came of a question; None: given up
 
 
 class SharedAnswers:
@@ -70,23 +70,22 @@ class SharedAnswers:
         return None
 
     def _begin(self, question: Question, sharable: bool) -> None:
-        asked = asyncio.ensure_future(self._resolver.ask(question))
+        asking = self._resolver.ask(question)
+        asked = asking if isinstance(asking, asyncio.Future) else asyncio.ensure_future(asking)
         self._under_way.add(asked)
         asked.add_done_callback(functools.partial(self._came, question, sharable))
 
     def _came(self, question: Question, sharable: bool, asked: asyncio.Future[Answer]) -> None:
         self._under_way.discard(asked)
-        got: Answer | BaseException
+        got: Answer | BaseException | None
         if asked.cancelled():
-            got = asyncio.CancelledError()
-        elif (error := asked.exception()) is not None:
-            got = error
-        else:
+            got = None
+        elif (got := asked.exception()) is None:
             got = asked.result()
             if sharable:
                 self._keep(question, got)
         for then in self._asking.pop(question):
-            then(got)
+            then(question, got)
 
     def _keep(self, question: Question, answer: Answer) -> None:
         limit = _POSITIVE if answer.outcome is Outcome.ANSWER else _NEGATIVE
@@ -111,7 +110,6 @@ class SharedAnswers:
         return max(self._due, zone_due) - now - _BURST
 
 
-@functools.lru_cache(_ZONES)
 def _registered(name: str) -> str:
     return registered_domain(name) or name
 
@@ -143,25 +141,25 @@ class DomainAnswers:
             waiting.append(then)
             return None
         self._waiting[question] = waiting = [then]
-        answer = self._shared.tell(question, functools.partial(self._came, question), domain=self._domain)
+        answer = self._shared.tell(question, self._came, domain=self._domain)
         if answer is not None:
             del self._waiting[question]
             self.known[question] = answer  # what is kept was definitive
         return answer
 
-    def _came(self, question: Question, got: Answer | BaseException) -> None:
+    def _came(self, question: Question, got: Answer | BaseException | None) -> None:
         if isinstance(got, Answer) and got.outcome.definitive:
             self.known[question] = got
         for then in self._waiting.pop(question):
-            then(got)
+            then(question, got)
 
 
-def _settle(future: asyncio.Future[Answer], got: Answer | BaseException) -> None:
+def _settle(future: asyncio.Future[Answer], _: Question, got: Answer | BaseException | None) -> None:
     if future.done():
         return
     if isinstance(got, Answer):
         future.set_result(got)
-    elif isinstance(got, asyncio.CancelledError):
+    elif got is None:
         future.cancel()
     else:
         future.set_exception(got)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 # Private, shared, loopback, link-local, unspecified and multicast space (IANA special-purpose registries).
 # Documentation networks are left out: no forgotten zone file puts them there, and examples are full of them.
@@ -20,6 +20,12 @@ _UNREACHABLE = tuple(
 def network_of(text: str) -> IPv4Network | IPv6Network:
     """The network, or the address alone. Raises ``ValueError``."""
     return ip_network(text)
+
+
+@lru_cache(8192)
+def address_of(text: str) -> IPv4Address | IPv6Address:
+    """The address. Raises ``ValueError``."""
+    return ip_address(text)
 
 
 @lru_cache(8192)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from urllib.parse import quote
 
 import msgspec
 
 from agent.dns.answer import Answer, Outcome, Question, valid_name
-from agent.dns.space import network_of
+from agent.dns.space import address_of, network_of
 from agent.dns.spf_record import (
     ESCAPES,
     LOOKUP_LIMIT,
@@ -86,7 +86,7 @@ def evaluate(
     An empty ``sender`` is a null reverse-path: ``postmaster@helo`` is checked (section 2.4). ``now`` is Unix seconds,
     used by the ``%{t}`` macro alone. Raises ``ValueError`` when ``ip`` is not an address.
     """
-    address = ip_address(ip)
+    address = address_of(ip)
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped  # section 5
     local, _, domain = (sender or helo).rpartition("@")
@@ -351,6 +351,6 @@ def _transform(macro: Macro, value: str) -> str:
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ip_address(text)
+        return address_of(text)
     except ValueError:
         return None

@@ -165,9 +165,7 @@ class Watch:
     async def _look_now(self, key: tuple[str, str]) -> float:
         domain, check = key
         try:
-            # The plan ends by itself at the limit; the second one is for a check that does not.
-            async with asyncio.timeout(4 * self._limit + self._confirm_after + 5):
-                findings = await self._believed(domain, check)
+            findings = await self._believed(domain, check)
         except Exception as error:
             log.error("dns_check_crashed", domain=domain, check=check, error=type(error).__name__)
             findings = self._crashed(domain, check)
@@ -192,11 +190,29 @@ class Watch:
         subject, plan = self._discoveries.known(self._subjects[domain], self._clock()), self._checks[check]
         answers = self._view(domain)
         findings = await run_check(answers, plan, subject, limit=self._limit)
-        if any(self._is_bad_news(domain, f) for f in findings):
+        bad = any(self._is_bad_news(domain, f) for f in findings if f.verdict is not Verdict.OK)
+        if bad or self._is_deaf() or self._audits.is_due((domain, check), findings):
+            # Each plan ends by itself at the limit; this one is for all of them.
+            async with asyncio.timeout(4 * self._limit + self._confirm_after + 5):
+                findings = await self._weighed(answers, subject, check, findings, bad=bad)
+        if check == "dkim":
+            self._discoveries.note(subject, findings, self._clock())
+        if self._doubted:
+            for f in findings:
+                if f.reason != "unconfirmed":
+                    self._doubted.pop((domain, check, f.subject), None)
+        return findings
+
+    async def _weighed(
+        self, answers: DomainAnswers, subject: Subject, check: str, findings: tuple[Finding, ...], *, bad: bool
+    ) -> tuple[Finding, ...]:
+        """What remains of findings that are bad news, or whose turn it is to be audited."""
+        domain, plan = subject.domain, self._checks[check]
+        if bad:
             await asyncio.sleep(self._confirm_after)
             findings = confirm(findings, await run_check(self._resolver, plan, subject, limit=self._limit, anew=True))
         doubted = [f for f in findings if self._is_bad_news(domain, f)]
-        if self._health and set(self._health.values()) == {Health.BROKEN}:
+        if self._is_deaf():
             return tuple(_without_resolver(f) for f in findings)
         if doubted:
             async with self._confirming:
@@ -204,16 +220,14 @@ class Watch:
                     self._resolver, plan, subject, doubted, limit=self._limit, port=self._authority_port
                 )
             stands = {f.subject: self._stands(domain, f, *w) for f, w in zip(doubted, weighed, strict=True)}
-            findings = tuple(stands.get(f.subject, f) for f in findings)
-        elif self._audits.is_due((domain, check), findings):
+            return tuple(stands.get(f.subject, f) for f in findings)
+        if self._audits.is_due((domain, check), findings):
             async with self._confirming:
-                findings = await self._audits.audited(answers, plan, subject, (domain, check), findings)
-        if check == "dkim":
-            self._discoveries.note(subject, findings, self._clock())
-        for f in findings:
-            if f.reason != "unconfirmed":
-                self._doubted.pop((domain, check, f.subject), None)
+                return await self._audits.audited(answers, plan, subject, (domain, check), findings)
         return findings
+
+    def _is_deaf(self) -> bool:
+        return bool(self._health) and all(health is Health.BROKEN for health in self._health.values())
 
     def _view(self, domain: str) -> DomainAnswers:
         """One for the looks at a domain that begin together."""

@@ -162,10 +162,10 @@ def asked_once(plan: Plan, known: dict[Question, Answer]) -> Plan:
     try:
         questions = next(plan)
         while True:
-            new = tuple(dict.fromkeys(q for q in questions if q not in known))
+            new = tuple(dict.fromkeys([q for q in questions if q not in known]))
             if new:
                 known.update(zip(new, (yield new), strict=True))
-            questions = plan.send(tuple(known[q] for q in questions))
+            questions = plan.send(tuple([known[q] for q in questions]))
     except StopIteration as stop:
         findings: tuple[Finding, ...] = stop.value
         return findings

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address
 
 from agent.dns.answer import Answer, Outcome, Question, valid_name
 from agent.dns.checks.base import Finding, Plan, Problem, Subject, Verdict, asked_once, conclude, lost
 from agent.dns.esp import sender
-from agent.dns.space import is_address
+from agent.dns.space import address_of, is_address
 from agent.suffix import registered_domain
 
 _NAMES = 10  # looked at, as receivers do (RFC 7208 section 4.6.4)
@@ -40,7 +40,7 @@ def _address(subject: Subject, ip: str) -> Generator[tuple[Question, ...], tuple
     if not is_address(ip):
         return Finding("ptr", ip, Verdict.UNKNOWN, "bad_address", f"{ip!r} is not an IP address.",
                        "Correct sending_ips in the settings.")  # fmt: skip
-    (answer,) = yield (Question(ip_address(ip).reverse_pointer, "PTR"),)
+    (answer,) = yield (Question(address_of(ip).reverse_pointer, "PTR"),)
     names = [name for name in dict.fromkeys(answer.records) if valid_name(name)][:_NAMES]
     helo = subject.helo.get(ip, "")
     problems: list[Problem] = []
@@ -51,7 +51,7 @@ def _address(subject: Subject, ip: str) -> Generator[tuple[Question, ...], tuple
     elif not names:
         problems.append(_missing(subject, ip, answer, helo))
     else:
-        type_ = "A" if ip_address(ip).version == 4 else "AAAA"
+        type_ = "A" if address_of(ip).version == 4 else "AAAA"
         forward = yield tuple(Question(name, type_) for name in names)
         behind += forward
         confirmed = [a.question.name for a in forward if ip in map(_usual, a.records)]
@@ -65,7 +65,7 @@ def _address(subject: Subject, ip: str) -> Generator[tuple[Question, ...], tuple
 
 
 def _usual(text: str) -> str:
-    return str(ip_address(text)) if is_address(text) else ""
+    return str(address_of(text)) if is_address(text) else ""
 
 
 def _missing(subject: Subject, ip: str, answer: Answer, helo: str) -> Problem:
@@ -104,7 +104,7 @@ def _names(ip: str, names: list[str], confirmed: list[str], forward: tuple[Answe
 
 
 def _generic(name: str, ip: str) -> bool:
-    address = ip_address(ip)
+    address = address_of(ip)
     own = registered_domain(name)
     host = name.removesuffix(own).rstrip(".") if own else name
     if _GENERIC.search(host):
