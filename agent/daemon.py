@@ -36,7 +36,7 @@ from agent.intake.outgoing import Get
 from agent.intake.pulse import Pulse
 from agent.intake.source import Source
 from agent.leadership import Leadership
-from agent.ledger.base import DAY, HOUR, MINUTE, Deposed, LedgerError, RecentBounce, SourceState, StoreUnavailable
+from agent.ledger.base import DAY, HOUR, MINUTE, Deposed, LedgerError, RecentBounce, Row, SourceState, StoreUnavailable
 from agent.ledger.process import ProcessLedger
 from agent.ledger.sqlite import load_or_create_key
 from agent.mailbox import mailbox_provider
@@ -49,9 +49,9 @@ from agent.views.http import NotLeading, create_app
 from agent.views.metrics import Metrics
 from agent.views.state import AlertmanagerView, Readiness, SourceView, State
 from agent.views.tls import ServerTls
-from agent.vitals.courses import Memory
-from agent.vitals.evaluate import edges, evaluate
+from agent.vitals.evaluate import edges
 from agent.vitals.phases import Phase
+from agent.vitals.rounds import Rounds, recent
 from agent.vitals.trends import Plan
 from agent.vitals.types import Snapshot
 
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from agent.hub import Hub
 
 PRUNE_EVERY = 600.0  # seconds
-HOURS_REST = 20.0  # times as long as reading all hours of all domains took, the next reading of all is not due
+HOURS_REST = 100.0  # times as long as reading all hours of all domains took, the next reading of all is not due
 PROBE_EVERY = 5.0
 PULSE_EVERY = 60.0
 LAG_EVERY = 0.5
@@ -130,7 +130,7 @@ class Daemon:
         self._turned = time.monotonic()
         self._ready = {"store": "not probed yet", "intake": "not open yet", "evaluation": "not done yet", "clock": ""}
         self._snapshot: Snapshot | None = None
-        self._memory = Memory()
+        self._rounds = Rounds()
         self._hours_due = 0.0
         self._refused: dict[str, float] = {}  # when each source was last refused by any agent
         self._leading = 0  # the epoch whose state this process has taken up
@@ -337,22 +337,32 @@ class Daemon:
         now = self._clock()
         if self._posture.watching:
             self.metrics.dns_late(self._posture.late())
-        soon = now + HOUR
-        # Summed by the store as far as the windows allow: the work here does not grow with their length.
-        minutes = await self.ledger.rows(MINUTE, now - DAY - MINUTE, soon, merge=100 * DAY, edges=edges(now, MINUTE))
-        hours = await self.ledger.rows(HOUR, now - 30 * DAY - HOUR, soon, merge=100 * DAY, edges=edges(now, HOUR))
-        hours_since = self._hours_since(now)
+        soon, whole = now + HOUR, self._rounds.whole(now)
+        first = recent(now, HOUR)
+        hours_since = self._hours_since(now) if whole else first
         began = time.monotonic()
+        # Read first: what comes between this and the other rows is looked at again in the next round.
         domain_hours = await self.ledger.rows(HOUR, hours_since or now - 30 * DAY - HOUR, soon, by_domain=True)
-        if not hours_since:
-            self._hours_due = began + HOURS_REST * (time.monotonic() - began)
-        days = await self.ledger.rows(DAY, now - 62 * DAY, soon, by_domain=True)
+        took = time.monotonic() - began
+        days = await self.ledger.rows(DAY, now - 62 * DAY if whole else recent(now, DAY), soon, by_domain=True)
+        changed = None if whole else self._rounds.changed(now, domain_hours, days)
+        minutes: list[Row] = []
+        hours: list[Row] = []
+        if whole or changed:
+            # Summed by the store as far as the windows allow: the work here does not grow with their length.
+            minutes, hours = [
+                await self.ledger.rows(
+                    width, now - span - width if whole else first, soon, merge=100 * DAY,
+                    edges=(*edges(now, width), first - 1),
+                )
+                for width, span in ((MINUTE, DAY), (HOUR, 30 * DAY))
+            ]  # fmt: skip
         self._source_states = await self.ledger.sources()
         newest = await self.ledger.recent_bounces(EXPLAINED_BOUNCES)
         self._recent = tuple(newest[:RECENT_BOUNCES])
         hints = await asyncio.to_thread(bounce_hints, newest, now - DAY, self._settings.vitals.bounce_classes)
         self._snapshot = await asyncio.to_thread(
-            evaluate,
+            self._rounds.evaluate,
             now,
             {name: self._phases[phase] for name, phase in self._domain_phases.items()},
             minutes,
@@ -360,11 +370,13 @@ class Daemon:
             days,
             domain_hour_rows=domain_hours,
             domain_hours_since=hours_since,
-            memory=self._memory,
+            changed=changed,
             stale_after=self._settings.vitals.stale_after,
             bounce_classes=self._settings.vitals.bounce_classes,
             phases=self._phases,
         )
+        if not hours_since:
+            self._hours_due = began + HOURS_REST * took
         if self._leading and self._leading == self._leadership.epoch:
             await self._decide(self._snapshot, now, hints, self._leading)
         else:
@@ -380,7 +392,7 @@ class Daemon:
             or not 0 <= now - self._snapshot.evaluated_at < HOUR
         ):
             return 0.0
-        return float(now // HOUR - 1) * HOUR
+        return recent(now, HOUR)
 
     async def _decide(self, snapshot: Snapshot, now: float, hints: dict[tuple[str, str], Hints], epoch: int) -> None:
         """What follows from what is known, as the leader of ``epoch``."""

@@ -1,8 +1,8 @@
 """What an evaluation costs where there is much to evaluate, and how much later the event loop gets its turn meanwhile.
 
 A thousand domains with five providers, eight mailbox providers and three streams each, a month of hours, summed as the
-daemon has the store sum them. A round is one call of ``evaluate`` with the memory of the rounds before; the parts'
-verdicts are those of the slow look, which is made at one domain after the other.
+daemon has the store sum them. The parts' verdicts are those of the slow look, which is made at one domain after the
+other.
 
     python -m bench.evaluate [--quick]
 """
@@ -17,10 +17,10 @@ import time
 from collections.abc import Iterator
 from random import Random
 
-from agent.vitals.courses import Memory
-from agent.vitals.evaluate import Row, evaluate
+from agent.vitals.evaluate import Row
 from agent.vitals.phases import PHASES
 from agent.vitals.rates import Counts
+from agent.vitals.rounds import Rounds, recent
 from agent.vitals.scopes import explain, judge_parts
 from agent.vitals.trends import by_part
 from agent.vitals.verdicts import targets
@@ -28,6 +28,7 @@ from agent.vitals.verdicts import targets
 NOW = 1_750_000_123.0
 HOUR, DAY = 3600, 86400
 ESPS, MAILBOXES, STREAMS = 5, 8, 3
+EVERY = 5  # seconds, vitals.interval
 PARTS = ESPS + MAILBOXES + STREAMS
 
 
@@ -69,48 +70,79 @@ class Site:
         self.days: list[Row] = [
             (int(NOW // DAY - d) * DAY, (name, "", "", ""), "delivered", 1600) for name in self.names for d in range(62)
         ]
-        self.memory = Memory()
+        self.rounds = Rounds()
         self.phases = dict.fromkeys(self.names, PHASES["growth"])
+        self.turn = 0
+        self.begins = NOW // 60 * 60 + 180
 
-    def round(self, *, whole: bool = False) -> float:
-        """CPU seconds of one evaluation, of all hours or of the newest two."""
-        since = 0.0 if whole else float(NOW // HOUR - 1) * HOUR
-        hours = [row for row in self.domain_hours if row[0] >= since]
+    def round(self, now: float, *, all_hours: bool = False) -> float:
+        """CPU seconds of one evaluation, of the rows that the daemon would have read for it."""
+        whole, first = self.rounds.whole(now), recent(now, HOUR)
+        since = 0 if all_hours else first
+        domain_hours = [row for row in self.domain_hours if row[0] >= since]
+        day = 0 if whole else recent(now, DAY)
+        days = [row for row in self.days if row[0] >= day]
+        minutes = [row for row in self.minutes if whole or row[0] >= first]
+        hours = [row for row in self.hours if whole or row[0] >= first]
         began = time.thread_time()
-        evaluate(
-            NOW,
+        changed = None if whole else self.rounds.changed(now, domain_hours, days)
+        if changed is not None and not changed:
+            minutes, hours = [], []
+        self.rounds.evaluate(
+            now,
             self.phases,
-            self.minutes,
-            self.hours,
-            self.days,
-            domain_hour_rows=hours,
+            minutes,
+            hours,
+            days,
+            domain_hour_rows=domain_hours,
             domain_hours_since=since,
-            memory=self.memory,
+            changed=changed,
         )
         return time.thread_time() - began
 
-    def change(self, share: float) -> None:
-        """One more delivery in the present hour of that share of the domains, in all their cells."""
-        changed = set(self.names[: max(1, round(len(self.names) * share))])
-        newest = int(NOW // HOUR) * HOUR
-        self.minutes = [(b, cell, m, n + (m == "delivered" and cell[0] in changed)) for b, cell, m, n in self.minutes]
-        self.hours = [(b, cell, m, n + (m == "delivered" and cell[0] in changed)) for b, cell, m, n in self.hours]
-        self.domain_hours = [
-            (b, cell, m, n + 1) if b == newest and m == "delivered" and cell[0] in changed else (b, cell, m, n)
-            for b, cell, m, n in self.domain_hours
-        ]
+    def change(self, share: float, part: str = "") -> None:
+        """One more delivery in the present hour of that share of the domains (others each time), in all their cells or
+        in those of one mailbox provider."""
+        if not share:
+            return
+        count = max(1, round(len(self.names) * share))
+        changed = {self.names[(self.turn + i) % len(self.names)] for i in range(count)}
+        self.turn += count
+        newest, day = int(NOW // HOUR) * HOUR, int(NOW // DAY) * DAY
+
+        def more(rows: list[Row], since: int) -> list[Row]:
+            return [
+                (b, c, m, n + (b >= since and m == "delivered" and c[0] in changed and part in ("", c[3] or part)))
+                for b, c, m, n in rows
+            ]
+
+        self.minutes, self.hours = more(self.minutes, newest - HOUR), more(self.hours, newest - HOUR)
+        self.domain_hours, self.days = more(self.domain_hours, newest), more(self.days, day)
+
+    def minute(self, share: float, part: str = "") -> float:
+        """CPU seconds of the rounds of one minute, each after a change."""
+        spent = 0.0
+        self.begins += 60
+        for second in range(0, 60, EVERY):
+            self.change(share, part)
+            spent += self.round(self.begins + second)
+        return spent
 
 
 def rounds(count: int) -> None:
     site = Site(count)
     rows = sum(map(len, (site.minutes, site.hours, site.domain_hours, site.days)))
-    print(f"{count:,} domains with {PARTS} parts each, {rows:,} rows: CPU of one evaluation")
-    print(f"  the first                {site.round(whole=True):8.2f} s")
-    print(f"  all hours read again     {site.round(whole=True):8.2f} s")
-    print(f"  nothing changed          {min(site.round() for _ in range(2)):8.2f} s")
-    for share, name in ((0.01, "1 % of the domains"), (1.0, "all of them")):
-        site.change(share)
-        print(f"  {name:<20}     {site.round():8.2f} s")
+    print(f"{count:,} domains with {PARTS} parts each, {rows:,} rows: CPU of evaluations")
+    print(f"  the first                       {site.round(NOW, all_hours=True):8.2f} s")
+    print(f"  all hours read again            {site.round(NOW + 60, all_hours=True):8.2f} s")
+    print(f"  of everything, nothing changed  {site.round(NOW + 120):8.2f} s")
+    site.change(1.0)
+    print(f"  of everything, all changed      {site.round(NOW + 180):8.2f} s")
+    print(f"and in a minute, one every {EVERY} seconds, if in each")
+    for share, part, name in (
+        (0.0, "", "nothing changed"), (0.01, "mbp1", "1 % of the domains, 3 parts"), (0.01, "", "1 %, all parts"),
+    ):  # fmt: skip
+        print(f"  {name:<30}  {site.minute(share, part):8.2f} s")
     print()
 
 
@@ -148,7 +180,7 @@ def beside_the_loop(count: int) -> None:
     it). What intake's answers wait for beside that is not the evaluation."""
     sys.setswitchinterval(0.001)
     site = Site(count)
-    site.round(whole=True)
+    site.round(NOW, all_hours=True)
 
     def percentile(seconds: float) -> float:
         waits = []
@@ -164,7 +196,7 @@ def beside_the_loop(count: int) -> None:
 
     def work() -> None:
         while not stop.is_set():
-            site.round()
+            site.minute(0.01)
 
     beside = threading.Thread(target=work)
     beside.start()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from agent.vitals.rates import Counts, rates
+from agent.vitals.rates import Counts, rates, total
 from agent.vitals.sequence import Course
-from agent.vitals.types import Rate
+from agent.vitals.types import SCOPES, Rate
 from agent.vitals.verdicts import DAY, HOUR, Standing, Target, standing, standing_of_days
 
+Cell = tuple[str, str, str, str]
+"""(domain, provider, stream, mailbox provider)"""
 Values = Mapping[int, Sequence[int]]
 """What was counted in each hour, by its beginning, in the order of ``FIELDS``."""
 
+# Where in a cell each scope's part is named.
+_PLACE = {"provider": 1, "stream": 2, "mailbox_provider": 3}
 # A course is kept at hours that divide by the second number, as far back as the first (both in hours).
 _MARKS = ((2, 1), (36, 12), (31 * 24, 120))
 
@@ -22,22 +26,22 @@ class Memory:
     than the hours at hand."""
 
     def __init__(self) -> None:
-        self._rates: dict[tuple[str, ...], tuple[Counts, dict[str, Rate]]] = {}
-        self._fresh: dict[tuple[str, ...], tuple[Counts, dict[str, Rate]]] = {}
+        self._shares: dict[str, Shares] = {}
+        self._fresh: dict[str, Shares] = {}
         self._seen: dict[str, dict[int, list[int]]] = {}
         self._series: dict[tuple[str, Target], _Series] = {}
 
     def hours(
-        self, fresh: Mapping[str, dict[int, list[int]]], since: float, oldest: float
+        self, fresh: Mapping[str, dict[int, list[int]]], since: float, oldest: float, domains: Iterable[str]
     ) -> Mapping[str, dict[int, list[int]]]:
-        """The hours of each domain that began after ``oldest``: those before ``since`` as they were seen last, the
+        """The hours of these domains that began after ``oldest``: those before ``since`` as they were seen last, the
         others as they are in ``fresh``."""
         if not since:
             return fresh
         return {
             domain: {hour: values for hour, values in self._seen.get(domain, {}).items() if oldest < hour < since}
             | fresh.get(domain, {})
-            for domain in self._seen.keys() | fresh.keys()
+            for domain in domains
         }
 
     def standings(self, domain: str, values: Values, targets: Sequence[Target], now: float) -> list[Standing]:
@@ -70,21 +74,59 @@ class Memory:
             found.append(series.standing(target, now))
         return found
 
-    def rates(self, key: tuple[str, ...], counts: Counts, bounce_classes: tuple[str, ...]) -> dict[str, Rate]:
-        """The rates of what ``key`` stands for, anew only if its counts are others than in the last round."""
-        kept = self._rates.get(key)
-        if kept is None or kept[0] != counts:
-            kept = counts, rates(counts, bounce_classes)
-        self._fresh[key] = kept
-        return kept[1]
+    def shares(self, domain: str) -> Shares:
+        """What is known of the rates of a domain and its parts."""
+        found = self._fresh.get(domain)
+        if found is None:
+            found = self._fresh[domain] = self._shares.get(domain) or Shares()
+        return found
 
     def begin(self, domains: Mapping[str, object]) -> None:
-        """Begin a round. Only courses of these domains and rates of the last round are kept, or what strangers send
-        would be remembered for ever."""
-        self._rates, self._fresh = self._fresh, {}
+        """Begin a round of everything. Only courses of these domains and rates of what was there since the last such
+        round are kept, or what strangers send would be remembered for ever."""
+        self._shares, self._fresh = self._fresh, {}
         for domain in self._seen.keys() - domains.keys():
             del self._seen[domain]
         self._series = {key: series for key, series in self._series.items() if key[0] in domains}
+
+
+class Shares:
+    """The rates of one domain: in each window, and by scope, part and window."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, Counts] = {}
+        self.rates: dict[str, dict[str, Rate]] = {}
+        self.parts: dict[str, dict[str, dict[str, dict[str, Rate]]]] = {}
+        self._cells: dict[str, list[tuple[Cell, Counts]]] = {}
+        self._known: dict[tuple[str, ...], tuple[Counts, dict[str, Rate]]] = {}
+
+    def take(self, cells: dict[str, list[tuple[Cell, Counts]]], bounce_classes: tuple[str, ...]) -> None:
+        """Take what each window holds of each cell now. Rates are worked out anew where their counts are others."""
+        if cells == self._cells:
+            return
+        known, self._known, self._cells = self._known, {}, cells
+
+        def of(key: tuple[str, ...], counts: Counts) -> dict[str, Rate]:
+            kept = known.get(key)
+            if kept is None or kept[0] != counts:
+                kept = counts, rates(counts, bounce_classes)
+            self._known[key] = kept
+            return kept[1]
+
+        self.totals = {window: total(counts for _, counts in here) for window, here in cells.items()}
+        self.rates = {window: of((window,), counts) for window, counts in self.totals.items()}
+        self.parts = {scope: {} for scope in SCOPES}
+        for window, here in cells.items():
+            for scope in SCOPES:
+                place = _PLACE[scope]
+                by_part: dict[str, list[Counts]] = {}
+                for cell, counts in here:
+                    if cell[place]:
+                        by_part.setdefault(cell[place], []).append(counts)
+                for part, several in sorted(by_part.items()):
+                    found = of((scope, part, window), total(several))
+                    if found:
+                        self.parts[scope].setdefault(part, {})[window] = found
 
 
 def _lasting(target: Target) -> Target:
@@ -100,6 +142,7 @@ class _Series:
         self.course = Course(target.share(target.breach))
         self.marks: dict[int, Course] = {}  # by hour: as it was before that hour
         self.days: dict[int, tuple[int, int]] = {}
+        self.stood: tuple[float, Standing] | None = None  # what the days say, on which day
 
     def come(self, values: Values, since: int, target: Target) -> None:
         """Take the hours from ``since`` on as they are now; all of them for 0."""
@@ -130,6 +173,7 @@ class _Series:
             }
 
     def _days(self, values: Values, since: int, target: Target) -> None:
+        self.stood = None
         begin = since - since % DAY
         oldest = min(values, default=0) - 2 * DAY
         self.days = {day: both for day, both in self.days.items() if oldest < day < begin}
@@ -143,5 +187,9 @@ class _Series:
     def standing(self, target: Target, now: float) -> Standing:
         if target.name != "complaint":
             return standing(self.course, target, now)
-        oldest = now - target.memory - DAY
-        return standing_of_days([(d, *both) for d, both in self.days.items() if d > oldest], target, now)
+        today = now // DAY
+        if self.stood is None or self.stood[0] != today:
+            oldest = now - target.memory - DAY
+            days = [(day, *both) for day, both in self.days.items() if day > oldest]
+            self.stood = today, standing_of_days(days, target, now)
+        return self.stood[1]

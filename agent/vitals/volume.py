@@ -30,10 +30,10 @@ def monthly_volume(days: Mapping[int, int], now: float) -> int:
     return sum(count for day, count in days.items() if start <= day <= now)
 
 
-def projected_volume(days: Mapping[int, int], now: float) -> float | None:
-    """The month's volume at its end, or ``None`` before seven whole days of history (``expected``)."""
-    to_come = expected(days, now)
-    return None if to_come is None else monthly_volume(days, now) + sum(to_come.values())
+def projected_volume(volume: int, to_come: Mapping[int, float] | None) -> float | None:
+    """The month's volume at its end, from the one so far and what is ``expected``; ``None`` before seven whole days of
+    history."""
+    return None if to_come is None else volume + sum(to_come.values())
 
 
 def expected(days: Mapping[int, int], now: float) -> dict[int, float] | None:

@@ -81,21 +81,21 @@ def test_what_strangers_send_is_not_remembered() -> None:
     memory.standings(
         "stranger.example", {START: [1] * len(FIELDS)}, targets(PHASES["growth"], last_event_at=0.0), START
     )
-    memory.rates(("stranger.example", "1h"), Counts(delivered=1), ("hard",))
+    memory.shares("stranger.example").take({"1h": [(("stranger.example", "", "", ""), Counts(delivered=1))]}, ("hard",))
     memory.begin({"example.com": 1})
     memory.begin({"example.com": 1})
-    assert (memory._seen, memory._series, memory._rates, memory._fresh) == ({}, {}, {}, {})
+    assert (memory._seen, memory._series, memory._shares, memory._fresh) == ({}, {}, {}, {})
 
 
 def test_hours_that_were_seen_need_not_be_read_again() -> None:
     memory, held = Memory(), values(Random(1), 200, hard=0)
     now = float(max(held) + 100)
     wanted = targets(PHASES["growth"], last_event_at=now)
-    assert memory.hours({"example.com": held}, 0.0, 0.0) == {"example.com": held}
+    assert memory.hours({"example.com": held}, 0.0, 0.0, ["example.com"]) == {"example.com": held}
     memory.standings("example.com", held, wanted, now)
     since = max(held) - HOUR
     newer = {max(held): [500, 60, 0, 0, 0, 0, 0, 0], max(held) + HOUR: [1, 0, 0, 0, 0, 0, 0, 0]}
-    found = memory.hours({"example.com": newer, "new.example": newer}, since, min(held))
+    found = memory.hours({"example.com": newer, "new.example": newer}, since, min(held), ["example.com", "new.example"])
     assert found["new.example"] == newer
     kept = found["example.com"]
     assert kept == {hour: each for hour, each in held.items() if min(held) < hour < since} | newer
