@@ -32,7 +32,8 @@ _FIRST_RETRY = 1.0
 _BAD_ALERT = (400, 422)
 # As Prometheus does it: so many missed repeats, and Alertmanager takes a firing alert as resolved.
 _HORIZON = 4
-_LEAST_HORIZON = 10.0
+# And longer than it takes until another agent leads: an alert that ended meanwhile would be told anew.
+_LEAST_HORIZON = 30.0
 
 
 class Endpoint(msgspec.Struct, frozen=True):

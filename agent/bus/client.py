@@ -244,6 +244,7 @@ class Client:
         paho.on_connect = connected
         paho.manual_ack_set(True)
         link = _Link(paho)  # What waits in a session arrives before aiomqtt says that we are connected.
+        paho.on_socket_register_write = _writer(link)
 
         def acknowledged(_: Any, __: Any, mid: int, code: Any, ___: Any = None) -> None:
             answer = link.waiting.get(mid)
@@ -321,6 +322,25 @@ class Client:
             raise Denied(
                 f"this broker takes packets of {granted['MaximumPacketSize']} bytes, {self._needed_packet} are needed"
             )
+
+
+def _writer(link: _Link) -> Callable[[Any, Any, Any], object]:
+    """Has the running loop write what paho has to send. aiomqtt lets it look for the number of the socket, which may be
+    another connection's by the time the loop gets to it."""
+    loop = asyncio.get_running_loop()
+
+    def write() -> None:
+        try:
+            link.paho.loop_write()
+        except Exception:  # A broken pipe, most of all.
+            link.broken.set()
+
+    def watch(sock: Any) -> None:
+        if sock.fileno() >= 0:
+            loop.add_writer(sock.fileno(), write)
+
+    # Paho connects in a thread of its own.
+    return lambda _, __, sock: loop.call_soon_threadsafe(watch, sock)
 
 
 def _why(client: aiomqtt.Client) -> str:

@@ -17,7 +17,18 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.bus import client as module
-from agent.bus.client import MAX_PACKET, RECEIVE, Broker, Client, Denied, Incoming, NotDelivered, TooLarge
+from agent.bus.client import (
+    MAX_PACKET,
+    RECEIVE,
+    Broker,
+    Client,
+    Denied,
+    Incoming,
+    NotDelivered,
+    TooLarge,
+    _Link,
+    _writer,
+)
 from agent.bus.wire import SEALED_BYTES
 from tests.servers.agent import ROOT
 from tests.servers.mosquitto import Mosquitto, mosquitto
@@ -275,3 +286,33 @@ async def test_tls_with_a_certificate_on_each_side(tmp_path: Path) -> None:
             async with connected(bad, "b", wait=False) as (one, _):
                 await until(lambda one=one: one.problem != "not connected yet")
                 assert not one.connected
+
+
+async def test_a_socket_that_is_closed_before_the_loop_gets_to_it_is_not_mistaken_for_another() -> None:
+    complaints: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    wrote = asyncio.Event()
+
+    class Paho:
+        def loop_write(self) -> None:
+            wrote.set()
+
+    write = _writer(_Link(Paho()))
+    ours, theirs = socket.socketpair()
+    number = ours.fileno()
+    write(None, None, ours)
+    ours.close()
+    other, end = socket.socketpair()
+    assert other.fileno() == number, "the number is given out again"
+    _, writer = await asyncio.open_connection(sock=other)
+    await asyncio.sleep(0.01)
+    assert not complaints
+    assert not wrote.is_set()
+    writer.close()
+    ours, other = socket.socketpair()
+    write(None, None, ours)
+    await asyncio.wait_for(wrote.wait(), 1)
+    loop.remove_writer(ours.fileno())
+    for one in (ours, other, theirs, end):
+        one.close()

@@ -92,6 +92,28 @@ class Postgres:
             self._process.wait(30)
             self._process = None
 
+    def freeze(self) -> None:
+        """It keeps its connections and says nothing."""
+        for pid in (self.pid, *self.children()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        for pid in (*self.children(), self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """All of it at once, as the machine's death would."""
+        assert self._process is not None
+        children = self.children()
+        for pid in (self.pid, *children):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 10, "its processes to end")
+        self._process = None
+
     def sql(self, statement: str, database: str = "postgres") -> str:
         """What psql prints for a statement: values without headings. An error of it is an ``OSError``."""
         done = subprocess.run(
