@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test unit lint audit bench simulate fuzz lock rules settings clean packages
+.PHONY: help run test unit lint audit bench simulate fuzz chaos lock rules settings clean packages
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -55,13 +55,17 @@ bench: $(VENV)/.tested $(VENV)/bench/.installed ## Measure throughput on this ma
 	@$(BIN)/python -m bench.evaluate
 	@$(BIN)/python -m bench.stores
 	@$(BIN)/python -m bench.dns
-	@exec $(BIN)/python -m bench.bus
+	@$(BIN)/python -m bench.bus
+	@exec $(BIN)/python -m bench.scaled
 
 simulate: $(VENV)/.tested ## How often verdicts err and how soon they speak, on simulated senders
 	@exec $(BIN)/python -m bench.verdicts
 
 fuzz: $(VENV)/.tested ## Break signed bodies for ten minutes each as JSON and as forms
 	@exec $(BIN)/python -m tests.fuzz
+
+chaos: $(VENV)/.tested ## Kill replicas, database and broker under load for ten minutes: make chaos MINUTES=10 SEED=1
+	@exec $(BIN)/python -m tests.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 lock: $(VENV)/.uv ## Bring the lock files in line with pyproject.toml (remove them first to resolve all anew)
 	@compile="$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

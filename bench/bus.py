@@ -86,13 +86,15 @@ def folder() -> Iterator[Path]:
 
 
 @contextmanager
-def agent(place: Path, name: str, settings: str) -> Iterator[tuple[int, int]]:
-    """The real program; its public port (the private one is the next) and its process id."""
+def agent(place: Path, name: str, settings: str, store: str = "") -> Iterator[tuple[int, int]]:
+    """The real program, on SQLite unless ``store`` says otherwise; its public port (the private one is the next) and
+    its process id."""
     port = free_ports()
+    store = store or f"url: 'sqlite:///{place}/{name}.db'"
     config = place / f"{name}.yaml"
     config.write_text(
         f"listen: {{public: '127.0.0.1:{port}', private: '127.0.0.1:{port + 1}', drain: 1ms}}\n"
-        f"store: {{url: 'sqlite:///{place}/{name}.db', {SECRETS}}}\nlog: {{level: warning}}\n{settings}\n"
+        f"store: {{{store}, {SECRETS}}}\nlog: {{level: warning}}\n{settings}\n"
     )
     command = [sys.executable, "-m", "agent", "run", "--config", str(config)]
     with serving(command, f"http://127.0.0.1:{port + 1}/readyz") as pid:

@@ -1,20 +1,14 @@
-"""The short form of ``make chaos``: most kinds of blow, once or twice."""
+"""What ``make chaos`` is made of."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from pathlib import Path
 
 import pytest
 
 from tests.chaos.plan import BUS_SIDE, STORE_SIDE, plan
-from tests.chaos.run import chaos
 from tests.servers.line import line
-
-
-async def test_whatever_dies_every_count_is_exact_and_every_incident_is_told_once(tmp_path: Path) -> None:
-    await chaos(tmp_path, seconds=60, seed=5, rate=80)
 
 
 async def test_a_line_that_is_cut_holds_what_is_sent_or_loses_it() -> None:
