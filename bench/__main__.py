@@ -22,7 +22,7 @@ import tempfile
 import time
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -125,8 +125,11 @@ def decode_rate(bodies: list[bytes]) -> float:
 
 
 @contextmanager
-def agent(sendgrid: object, store: dict[str, str] | None = None) -> Iterator[tuple[int, int]]:
-    """The real program on a fresh store; its public port (the private one is the next) and its process id."""
+def agent(
+    sendgrid: object, store: dict[str, str] | None = None, *, fill: Callable[[Path], None] = lambda _: None
+) -> Iterator[tuple[int, int]]:
+    """The real program on a store that is empty but for what ``fill`` writes; its public port (the
+    private one is the next) and its process id."""
     directory = tempfile.mkdtemp(prefix="mailvitals-bench-", dir=os.environ.get("BENCH_DIR"))
     port = free_ports()
     key = sendgrid["verification_key"] if isinstance(sendgrid, dict) and sendgrid else ""
@@ -136,6 +139,7 @@ def agent(sendgrid: object, store: dict[str, str] | None = None) -> Iterator[tup
         f"store: {json.dumps(store or {'url': f'sqlite:///{directory}/ledger.db'})}\n"
         f"sources:\n{source}  - {{name: postmark, provider: postmark, username: u, password: p, domain: example.com}}\n"
     )
+    fill(Path(directory, "ledger.db"))
     process = subprocess.Popen([sys.executable, "-m", "agent", "run", "--config", f"{directory}/mailvitals.yaml"])
     try:
         for _ in range(200):

@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 
+from agent.ledger.base import MEASURES
+from agent.ledger.sqlite import SqliteLedger, load_or_create_key
 from agent.vitals.evaluate import Row
 from agent.vitals.phases import PHASES
 from agent.vitals.rates import Counts
@@ -24,6 +29,7 @@ from agent.vitals.rounds import Rounds, recent
 from agent.vitals.scopes import explain, judge_parts
 from agent.vitals.trends import by_part
 from agent.vitals.verdicts import targets
+from bench.__main__ import agent, cpu_seconds, run_wrk
 
 NOW = 1_750_000_123.0
 HOUR, DAY = 3600, 86400
@@ -39,15 +45,16 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}\n")
     rounds(count)
     looks()
+    beside_requests(count, 1 if count < 1000 else 8)
     beside_the_loop(min(count, 100))
 
 
 class Site:
     """The roll-ups of a site as ``evaluate`` is given them."""
 
-    def __init__(self, domains: int) -> None:
+    def __init__(self, domains: int, names: str = "d{}.example") -> None:
         random = Random(1)
-        self.names = [f"d{n}.example" for n in range(domains)]
+        self.names = [names.format(n) for n in range(domains)]
         cells = [
             (name, f"esp{i % ESPS}", f"stream{i % STREAMS}", f"mbp{i % MAILBOXES}")
             for name in self.names for i in range(MAILBOXES)
@@ -172,6 +179,47 @@ def _month() -> Iterator[Row]:
         for h in range(720):
             yield first - h * HOUR, cell, "delivered", random.randrange(1, 20)
             yield first - h * HOUR, cell, "hard", random.random() < 0.05
+
+
+def beside_requests(count: int, seconds: int) -> None:
+    """The 99th percentile of single webhooks at an agent with nothing to evaluate, and at one whose store has counts of
+    so many domains (which no setting names: rates without verdicts), over the turn of a minute, when all are read and
+    worked out."""
+    wrk = shutil.which("wrk")
+    if not wrk:
+        sys.exit("this part needs wrk: apt-get install wrk")
+    with agent({}) as (port, _):
+        calm = run_wrk(wrk, port, "/webhooks/postmark", seconds, offset=20_000_000)
+    with agent({}, fill=lambda path: _fill(path, count)) as (port, pid):
+        time.sleep((50 - time.time()) % 60 if seconds > 2 else 0)
+        cpu = cpu_seconds(pid)
+        busy = run_wrk(wrk, port, "/webhooks/postmark", 2 * seconds, offset=40_000_000)
+        cpu = cpu_seconds(pid) - cpu
+    print("single webhooks over HTTP")
+    print(f"  nothing to evaluate      {calm[0]:8,.0f} requests/s  99 % within {calm[1]}")
+    print(f"  beside {count:,} domains     {busy[0]:8,.0f} requests/s  99 % within {busy[1]}   {cpu:.1f} s of CPU\n")
+
+
+def _fill(path: Path, count: int) -> None:
+    site, now = Site(count, names="d{}.test"), int(time.time())
+    SqliteLedger(path, load_or_create_key(path.with_name(path.name + ".key")))
+    shift = now - int(NOW)
+    db = sqlite3.connect(path)
+    cells = {cell: n for n, cell in enumerate(dict.fromkeys(row[1] for row in site.minutes), 1)}
+    db.executemany(
+        "INSERT INTO cell (id, domain, provider, stream, mailbox_provider) VALUES (?, ?, ?, ?, ?)",
+        [(n, *cell) for cell, n in cells.items()],
+    )
+    tables = (60, site.minutes), (HOUR, site.hours), (DAY, site.hours)
+    db.executemany(
+        "INSERT OR REPLACE INTO rollup VALUES (?, ?, ?, ?, ?)",
+        [
+            (width, (bucket + shift) // width * width, cells[cell], MEASURES.index(measure), n)
+            for width, rows in tables for bucket, cell, measure, n in rows
+        ],
+    )  # fmt: skip
+    db.commit()
+    db.close()
 
 
 def beside_the_loop(count: int) -> None:
