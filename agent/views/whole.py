@@ -227,7 +227,14 @@ def _add_trends(families: dict[str, GaugeMetricFamily], state: State) -> None:
 
 def _add_part_verdicts(families: dict[str, GaugeMetricFamily], state: State, budget: int) -> None:
     """As many as the budget has room for, breached ones first, then those with most mail."""
-    found = [(domain, part) for domain, trends in state.trends.items() for part in trends.verdicts]
+    known = state.snapshot.domains if state.snapshot else {}
+    found = [
+        (domain, part)
+        for domain, trends in state.trends.items()
+        for part in trends.verdicts
+        # Trends are looked at now and then: a part may be known under another name by now.
+        if domain in known and part.part in known[domain].parts.get(part.scope, {})
+    ]
     found.sort(key=lambda f: (f[1].verdict != TargetVerdict.BREACHED, -f[1].trials, f[0], f[1].part))
     for domain, part in found[: budget // len(TargetVerdict)]:
         for verdict in TargetVerdict:

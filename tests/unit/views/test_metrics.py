@@ -169,10 +169,20 @@ def test_verdicts_of_parts_are_bounded_and_breached_ones_go_first() -> None:
         )
         for n in range(100)
     )
-    shown = states.state(trends={"news.example.org": msgspec.structs.replace(trends, verdicts=many)})
+    domain = msgspec.structs.replace(states.domain_ill(), parts={"stream": {f"s{n}": {} for n in range(100)}})
+    shown = states.state(
+        snapshot=Snapshot(states.NOW, {"news.example.org": domain}),
+        trends={"news.example.org": msgspec.structs.replace(trends, verdicts=many)},
+    )
     found = samples(Metrics(lambda: shown, version="1", whole_budget=4 * 5 * 10), shown)
     told = {dict(labels)["stream"] for name, labels in found if name == PREFIX + "stream_target_verdict"}
     assert told == {"s77", *(f"s{n}" for n in range(9))}
+    # Trends are older than the snapshot: a part that has another name by now is no part.
+    renamed = msgspec.structs.replace(domain, parts={"stream": {"s1": {}}})
+    shown = msgspec.structs.replace(shown, snapshot=Snapshot(states.NOW, {"news.example.org": renamed}))
+    found = samples(Metrics(lambda: shown, version="1"), shown)
+    told = {dict(labels)["stream"] for name, labels in found if name == PREFIX + "stream_target_verdict"}
+    assert told == {"s1"}
 
 
 def test_state_sets_show_every_state_and_exactly_one_holds() -> None:
