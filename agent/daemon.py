@@ -63,6 +63,7 @@ HOURS_REST = 100.0  # times as long as reading all hours of all domains took, th
 PROBE_EVERY = 5.0
 PULSE_EVERY = 60.0
 LAG_EVERY = 0.5
+UNKEPT_FOR = 30.0  # seconds after which incidents are told although the store does not keep them
 LOOK_EVERY = 15.0  # seconds after which an agent that does not lead reads what the leader has found
 STUCK_AFTER = 30.0  # seconds without a turn of the event loop: not alive
 RECENT_BOUNCES = 50  # shown
@@ -135,6 +136,7 @@ class Daemon:
         self._refused: dict[str, float] = {}  # when each source was last refused by any agent
         self._leading = 0  # the epoch whose state this process has taken up
         self._looked_at = float("-inf")
+        self._kept_at = time.monotonic()
         self._source_states: dict[str, SourceState] = {}
         self._pulse = Pulse((s.name for s in settings.sources), self._started_at)
         self._recent: tuple[RecentBounce, ...] = ()
@@ -294,6 +296,7 @@ class Daemon:
         await self._posture.restore()
         # What was firing is told again before anything new is decided.
         self._oncall.tell()
+        self._kept_at = time.monotonic()
         self._leading = self._leadership.epoch
         try:
             async with asyncio.TaskGroup() as group:
@@ -414,8 +417,14 @@ class Daemon:
             self._leadership.lost()
             return
         except StoreUnavailable:
-            self._oncall.tell()
+            # What is told and not kept, a successor would tell again in words of its own. But a store that takes
+            # nothing for long (its disk is full) must not make the agent dumb.
+            if time.monotonic() - self._kept_at < UNKEPT_FOR:
+                self._oncall.undo(decision)
+            else:
+                self._oncall.tell()
             raise
+        self._kept_at = time.monotonic()
         self._oncall.tell()
 
     async def _save(self, epoch: int) -> None:

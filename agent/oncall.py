@@ -119,6 +119,12 @@ class OnCall:
                 summary = incident.annotations.get("summary", "")
                 log.warning("incident." + incident.state, **incident.labels, summary=summary)
 
+    def undo(self, decision: Decision) -> None:
+        """What was taken could not be kept: whoever leads next decides from what was before."""
+        before, after = decision
+        if self._incidents is after:
+            self._incidents = before
+
     async def save(self, epoch: int) -> None:
         """Keep what changed, as the leader of ``epoch``. Raises ``StoreUnavailable`` and ``Deposed``."""
         await self._stored.save({key: _encode(incident) for key, incident in self._incidents.items()}, epoch=epoch)

@@ -93,6 +93,20 @@ async def test_what_is_muted_is_kept_and_shown_and_not_told_until_that_is_over()
     assert {i.starts_at for i in next_one.oncall.incidents()} == {START}
 
 
+async def test_what_the_store_did_not_keep_is_decided_anew() -> None:
+    agent = Agent(Store())
+    assert await agent.look(COMPLAINT) == ["complaint open"]
+    decision = agent.oncall.follow([BOUNCE, COMPLAINT], agent.now)
+    agent.oncall.take(decision)
+    assert len(agent.oncall.incidents()) == 2
+    agent.oncall.undo(decision)
+    assert [i.labels["target"] for i in agent.oncall.incidents()] == ["complaint"]
+    agent.now += 60
+    assert await agent.look(BOUNCE, COMPLAINT) == ["bounce open", "complaint open"]
+    agent.oncall.undo(decision)  # too late: others were taken meanwhile
+    assert len(agent.oncall.incidents()) == 2
+
+
 async def test_what_was_decided_on_other_incidents_is_not_taken() -> None:
     store = Store()
     one, other = Agent(store), Agent(store)
