@@ -79,7 +79,7 @@ rules: $(VENV)/.installed ## Write the verdict rules anew from the alerts, and d
 	@$(BIN)/python deploy/rules/render.py
 	@$(BIN)/python deploy/monitoring/render.py
 
-settings: $(VENV)/.installed ## Write docs/settings.md anew from agent/settings.py
+settings: $(VENV)/.installed ## Write docs/settings.md anew from agent/settings/
 	@$(BIN)/python docs/render_settings.py
 
 clean: ## Remove .venv, caches and the demo's data

@@ -15,7 +15,7 @@ PAGE = Path(__file__).parent / "settings.md"
 _TOP = """\
 # Settings
 
-Made from `agent/settings.py` by `make settings`; change it there.
+Made from `agent/settings/` by `make settings`; change it there.
 
 One YAML file, `mailvitals run --config FILE`. Only `listen`, `store` and one of `sources`, `domains` are required.
 [minimal.yaml](../examples/minimal.yaml) is the least that is useful, [complete.yaml](../examples/complete.yaml) has
