@@ -17,12 +17,13 @@ import msgspec
 from agent.alerts.catalogue import target_holds
 from agent.alerts.incidents import step
 from agent.alerts.types import Condition, Incident
+from agent.clock import DAY, HOUR
 from agent.vitals import bounds
 from agent.vitals.phases import Phase
 from agent.vitals.rates import FIELDS, Counts
 from agent.vitals.sequence import LEAST_FAILURES, Course
 from agent.vitals.types import WINDOWS, Judgement
-from agent.vitals.verdicts import DAY, HOUR, Hour, Target, judge, standing, standing_of_days, targets
+from agent.vitals.verdicts import Hour, Target, judge, standing, standing_of_days, targets
 
 HINDSIGHT = 0.9999
 # So long after its end an episode still fills the shortest window that is judged.

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+MINUTE, HOUR, DAY, WEEK = 60, 3600, 86400, 7 * 86400  # seconds
 # Seconds; half of how far ahead of the clock an event may be.
 TOLERATED = 300.0
 HELD = 900.0
-DAY = 86400.0
 
 
 class ClockWatch:

@@ -23,7 +23,7 @@ from agent.alerts.alertmanager import Endpoint, Notifier
 from agent.alerts.bounce_hints import Hints
 from agent.alerts.sources import SourceHealth
 from agent.bounce_rules import shipped
-from agent.clock import ClockWatch
+from agent.clock import DAY, HOUR, MINUTE, ClockWatch
 from agent.dns.dependents import share
 from agent.dns.resolver import Resolver
 from agent.events import Event
@@ -36,7 +36,7 @@ from agent.intake.outgoing import Get
 from agent.intake.pulse import Pulse
 from agent.intake.source import Source
 from agent.leadership import Leadership
-from agent.ledger.base import DAY, HOUR, MINUTE, Deposed, LedgerError, RecentBounce, Row, SourceState, StoreUnavailable
+from agent.ledger.base import Deposed, LedgerError, RecentBounce, Row, SourceState, StoreUnavailable
 from agent.ledger.process import ProcessLedger
 from agent.ledger.sqlite import load_or_create_key
 from agent.mailbox import mailbox_provider

@@ -11,8 +11,9 @@ import structlog
 
 from agent.alerts.clues import BLOCKLIST
 from agent.alerts.types import Incident
+from agent.clock import DAY, HOUR
 from agent.dns.checks.base import Watched
-from agent.ledger.base import DAY, HOUR, Ledger, StoreUnavailable
+from agent.ledger.base import Ledger, StoreUnavailable
 from agent.vitals.gate import Check, PhaseGate, Proven, gate
 from agent.vitals.phases import Phase
 from agent.vitals.shifts import Shift

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
+from agent.clock import DAY, HOUR
 from agent.ledger.base import MEASURES
 from agent.ledger.sqlite import SqliteLedger, load_or_create_key
 from agent.vitals.evaluate import Row
@@ -32,7 +33,6 @@ from agent.vitals.verdicts import targets
 from bench.__main__ import agent, cpu_seconds, run_wrk
 
 NOW = 1_750_000_123.0
-HOUR, DAY = 3600, 86400
 ESPS, MAILBOXES, STREAMS = 5, 8, 3
 EVERY = 5  # seconds, vitals.interval
 PARTS = ESPS + MAILBOXES + STREAMS

@@ -21,13 +21,13 @@ from functools import partial
 from random import Random
 from statistics import mean
 
+from agent.clock import HOUR, WEEK
 from agent.vitals import bounds
 from agent.vitals.rates import Counts
 from agent.vitals.sequence import MOUNTING, Course
 from agent.vitals.types import TargetVerdict
 from agent.vitals.verdicts import Target, judge, standing
 
-HOUR, DAY, WEEK = 3600, 86400, 7 * 86400
 LIMIT = 0.01
 BOUNCE = Target(name="bounce", windows=("24h", "7d"), met=LIMIT, breach=LIMIT)
 QUARTER = 90 * 24

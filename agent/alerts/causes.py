@@ -24,11 +24,11 @@ import msgspec
 
 from agent.alerts.bounce_hints import FEWEST, SHARE, Hints
 from agent.alerts.types import Cause, Onset
+from agent.clock import DAY, HOUR, MINUTE
 
 LIKELY = 5
 MOST_CAUSES = 5
-_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
-_DATED = 3 * _HOUR  # to which a verdict dates the beginning of a breach
+_DATED = 3 * HOUR  # to which a verdict dates the beginning of a breach
 _MOST_OF = 0.8  # of the failures that are too many
 _ALL_OF = 0.95
 _MORE = 0.05  # of them that a part must have more, to be worth a word beside a smaller one
@@ -143,17 +143,17 @@ def _when(clue: Clue, onset: Onset | None) -> _Evidence:
     if clue.at - clue.late > onset.latest:
         return [(-6, f"it began {_span(clue.at - onset.at)} after the rate had moved")]
     before, lead = onset.at - clue.at, onset.earliest - clue.at
-    if lead > _DAY:
+    if lead > DAY:
         return [(-1, f"it began {_span(before)} before the rate moved")]
     width = onset.latest - onset.earliest
-    if lead > 0 or (width <= 2 * _HOUR and before > 0):
+    if lead > 0 or (width <= 2 * HOUR and before > 0):
         text = f"seen {_span(before)} before the rate moved"
     else:
         text = f"seen within the {_span(width)} in which the rate moved"
-    if lead > 6 * _HOUR:
+    if lead > 6 * HOUR:
         return [(1, text)]
     # When the rate can have moved at any time of a day, much else happened as it did.
-    return [(1 if width > _DAY else 2 if width > _DAY / 2 or lead > _HOUR else 3, text)]
+    return [(1 if width > DAY else 2 if width > DAY / 2 or lead > HOUR else 3, text)]
 
 
 def _said(clue: Clue, hints: Hints | None, words: Mapping[str, str]) -> _Evidence:
@@ -241,7 +241,7 @@ def _bounces(symptom: Symptom, words: Mapping[str, str]) -> Iterable[tuple[str, 
 
 
 def _span(seconds: float) -> str:
-    for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
+    for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
         if seconds >= 2 * size or (unit == "min" and seconds >= size):
             return f"{seconds / size:.0f} {unit}"
     return f"{max(0.0, seconds):.0f} s"

@@ -17,8 +17,9 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from agent.clock import DAY
 from agent.dns.answer import Answer, Question, valid_name
-from agent.ledger.base import DAY, Ledger, StoreUnavailable
+from agent.ledger.base import Ledger, StoreUnavailable
 from agent.mailbox import OTHER, PENDING, by_mx, mailbox_provider
 
 KNOWN = 200_000  # domains remembered; about 40 MB

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from agent.vitals.rhythm import HOUR, INTERVAL, WEEK, WEEKS, Silence, Spoken, silence
+from agent.clock import HOUR, WEEK
+from agent.vitals.rhythm import INTERVAL, WEEKS, Silence, Spoken, silence
 
 # The agent was deaf between two marks that lie further apart (seconds).
 _GAP = 60.0

@@ -11,9 +11,8 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from agent.clock import DAY, HOUR, MINUTE
 from agent.events import BounceClass, Event, Kind
-
-MINUTE, HOUR, DAY = 60, 3600, 86400
 
 # Accepted times: older than this, or further ahead, and an event is refused.
 MAX_AGE = 35 * DAY

@@ -10,8 +10,9 @@ from collections.abc import Generator, Iterator, Sequence
 from itertools import compress
 from typing import Any
 
+from agent.clock import HOUR, MINUTE
 from agent.events import BounceClass, Event, Kind
-from agent.ledger.base import HOUR, MAX_AGE, MAX_AHEAD, MEASURES, MINUTE, ROLLUP_AGE, Applied, Batch, Cell, Counted
+from agent.ledger.base import MAX_AGE, MAX_AHEAD, MEASURES, ROLLUP_AGE, Applied, Batch, Cell, Counted
 from agent.ledger.cells import Cells
 from agent.ledger.identity import DIGEST_BYTES, REPEATABLE, Identifier
 from agent.ledger.outcomes import BY_RANK, RANK, Bounce, merge, precedence, report

@@ -24,11 +24,11 @@ from contextlib import asynccontextmanager
 from math import ceil, floor
 from typing import Any
 
+from agent.clock import HOUR
 from agent.events import Event
 from agent.ledger import postgres_cells as cells
 from agent.ledger import postgres_lease as lease
 from agent.ledger.base import (
-    HOUR,
     IDENTITY_AGE,
     MEASURES,
     QUARANTINE_AGE,

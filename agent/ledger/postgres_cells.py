@@ -11,7 +11,8 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from zlib import crc32
 
-from agent.ledger.base import HOUR, MAX_AHEAD, Batch, Cell, StoreUnavailable
+from agent.clock import HOUR
+from agent.ledger.base import MAX_AHEAD, Batch, Cell, StoreUnavailable
 from agent.ledger.cells import MAX_CELLS, Cells
 from agent.ledger.postgres_session import Again, Connection
 from agent.mailbox import PENDING

@@ -21,9 +21,9 @@ from typing import TypeVar
 
 import msgspec
 
+from agent.clock import HOUR
 from agent.events import Event
 from agent.ledger.base import (
-    HOUR,
     IDENTITY_AGE,
     MEASURES,
     QUARANTINE_AGE,

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from agent.ledger.base import HOUR, MAX_AHEAD, Cell
+from agent.clock import HOUR
+from agent.ledger.base import MAX_AHEAD, Cell
 from agent.ledger.cells import Cells
 
 _ALL = """

@@ -11,6 +11,7 @@ from contextlib import suppress
 import msgspec
 
 from agent.classify import classify, parse_reply
+from agent.clock import DAY
 from agent.events import BounceClass, Event, Kind, reason_text
 from agent.providers.base import (
     AuthenticationError,
@@ -37,7 +38,6 @@ CREDENTIALS: tuple[tuple[str, ...], ...] = (("username", "password"), ("token",)
 REPLAY_WINDOW = 0.0
 
 # Local times are off by the account's time zone: -12 to +14 hours.
-_DAY = 86400.0
 
 
 def validate_credentials(credentials: Credentials) -> str | None:
@@ -146,7 +146,7 @@ def _time(item: _Item, received: float) -> float | None:
     at = as_time(item.ts_epoch) or as_time(item.s_epoch)
     if at is None:
         at = as_time(item.ts_event) or as_time(item.ts) or as_time(item.date)
-        if at is not None and abs(received - at) <= _DAY:
+        if at is not None and abs(received - at) <= DAY:
             at = received
     return at
 

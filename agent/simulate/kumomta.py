@@ -10,10 +10,11 @@ from hashlib import blake2b
 import msgspec
 
 from agent.classify import parse_reply
+from agent.clock import DAY, MINUTE
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, header_secrets, secrets
 from agent.simulate.base import KeyPair, Request
-from agent.simulate.retry import DAY, MINUTE, Schedule, growing
+from agent.simulate.retry import Schedule, growing
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 

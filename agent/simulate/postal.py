@@ -20,10 +20,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from agent.clock import MINUTE
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
-from agent.simulate.retry import MINUTE, Schedule
+from agent.simulate.retry import Schedule
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 

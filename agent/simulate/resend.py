@@ -12,10 +12,11 @@ from uuid import UUID
 
 import msgspec
 
+from agent.clock import HOUR, MINUTE
 from agent.events import BounceClass, Kind
 from agent.providers.base import Credentials, secrets
 from agent.simulate.base import KeyPair, Request
-from agent.simulate.retry import HOUR, MINUTE, Schedule
+from agent.simulate.retry import Schedule
 from agent.simulate.traffic import Item, Voice
 from agent.simulate.wording import remote_text
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import msgspec
 
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+from agent.clock import DAY, HOUR, MINUTE
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):

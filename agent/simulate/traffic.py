@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from agent.clock import HOUR
 from agent.events import BounceClass, Kind
 from agent.mailbox import mailbox_provider
 
-HOUR = 3600
 _SHARES = (
     "hard", "soft", "block", "undetermined", "dropped", "deferred", "asynchronous", "soft_then_hard", "opened",
     "clicked", "complained", "unsubscribed", "duplicates", "changed_ids", "late",

@@ -13,12 +13,13 @@ from collections.abc import Mapping
 
 import msgspec
 
+from agent.clock import DAY
 from agent.vitals import bounds
 from agent.vitals.rates import Counts
 from agent.vitals.sequence import LEAST_FAILURES, charge
 from agent.vitals.types import Budget, BudgetState
 from agent.vitals.verdicts import Target
-from agent.vitals.volume import DAY, month_start
+from agent.vitals.volume import month_start
 
 ENOUGH = 100.0
 """The likelihood ratio that a ticket asks for."""

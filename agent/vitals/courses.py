@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from agent.clock import DAY, HOUR
 from agent.vitals.rates import Counts, rates, total
 from agent.vitals.sequence import Course
 from agent.vitals.types import SCOPES, Rate
-from agent.vitals.verdicts import DAY, HOUR, Standing, Target, standing, standing_of_days
+from agent.vitals.verdicts import Standing, Target, standing, standing_of_days
 
 Cell = tuple[str, str, str, str]
 """(domain, provider, stream, mailbox provider)"""

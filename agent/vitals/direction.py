@@ -16,12 +16,12 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from agent.clock import DAY, HOUR, WEEK
 from agent.vitals import bounds
 from agent.vitals.rates import COUNTED_CLASSES
-from agent.vitals.series import HOUR, Hour, as_rate, measured
+from agent.vitals.series import Hour, as_rate, measured
 from agent.vitals.types import Rate
 
-DAY, WEEK = 86400, 7 * 86400
 PROVEN = (0.999, 0.99)
 LEAST_FACTOR = 1.1  # however sure, less is nothing to speak of
 STEADY_FACTOR = 1.5

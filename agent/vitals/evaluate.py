@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from agent.clock import HOUR, MINUTE
 from agent.vitals.budget import budget
 from agent.vitals.courses import Cell, Memory
 from agent.vitals.phases import PHASES, Phase
@@ -11,8 +12,6 @@ from agent.vitals.rates import BOUNCE_CLASSES, COUNTED_CLASSES, FIELDS, Counts
 from agent.vitals.types import WINDOWS, Budget, DomainVitals, Judgement, Snapshot
 from agent.vitals.verdicts import STALE_AFTER, Hour, judge, targets
 from agent.vitals.volume import expected, month_start, monthly_volume, projected_volume
-
-MINUTE, HOUR = 60, 3600
 
 Row = tuple[int, Cell, str, int]
 """(Unix time at which the bucket begins, cell, measure, count)"""

@@ -16,8 +16,9 @@ from typing import Literal
 
 import msgspec
 
+from agent.clock import DAY
 from agent.vitals.phases import Phase
-from agent.vitals.volume import DAY, month_start
+from agent.vitals.volume import month_start
 
 HISTORY_DAYS = 28
 LEAST_DAYS = 7

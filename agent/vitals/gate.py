@@ -12,13 +12,13 @@ from enum import StrEnum
 
 import msgspec
 
+from agent.clock import DAY, WEEK
 from agent.vitals.forecast import Forecast
 from agent.vitals.phases import Phase
-from agent.vitals.proof import DAY, STRETCH, TARGETS, Proof, Standing, Table, limits, prove, standing
+from agent.vitals.proof import STRETCH, TARGETS, Proof, Standing, Table, limits, prove, standing
 from agent.vitals.rates import COUNTED_CLASSES, Counts, total
 from agent.vitals.types import Judgement, TargetVerdict
 
-WEEK = 7 * DAY
 LARGE_SHARE = 0.1
 """A mailbox provider that takes this share of the last 30 days' mail is large: it must be within the targets itself."""
 NOT_PROVIDERS = ("other", "unresolved")

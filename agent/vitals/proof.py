@@ -14,13 +14,13 @@ from math import ceil
 
 import msgspec
 
+from agent.clock import DAY
 from agent.vitals import bounds
 from agent.vitals.phases import Phase
 from agent.vitals.rates import COUNTED_CLASSES, Counts
 from agent.vitals.sequence import LEAST_FAILURES
 from agent.vitals.series import measured
 
-DAY = 86400
 TARGETS = ("bounce", "deliverability", "complaint")
 STRETCH = {"bounce": 7, "deliverability": 7, "complaint": 30}
 """The days that a day's proof rests on, itself the last."""

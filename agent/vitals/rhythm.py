@@ -19,8 +19,9 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-INTERVAL, HOUR = 300, 3600
-WEEK = 7 * 86400
+from agent.clock import HOUR, WEEK
+
+INTERVAL = 300
 WEEKS = 4
 EVIDENCE = 20.0
 SHORTEST = 3600.0  # seconds: nothing is missing sooner, nor sooner after the agent's own start

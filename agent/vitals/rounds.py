@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from agent.clock import DAY, HOUR, MINUTE
 from agent.vitals.courses import Cell, Memory
-from agent.vitals.evaluate import HOUR, MINUTE, Row, evaluate
+from agent.vitals.evaluate import Row, evaluate
 from agent.vitals.phases import PHASES, Phase
 from agent.vitals.rates import COUNTED_CLASSES
 from agent.vitals.types import Snapshot
-from agent.vitals.verdicts import DAY, STALE_AFTER
+from agent.vitals.verdicts import STALE_AFTER
 
 FEW = 50
 """With fewer domains everything is worked out in every round."""

@@ -13,10 +13,11 @@ from itertools import combinations
 
 import msgspec
 
+from agent.clock import DAY, HOUR
 from agent.vitals.rates import Counts, total
 from agent.vitals.sequence import ALARM, PROOF, charge, course
 from agent.vitals.types import SCOPES, WINDOWS, TargetVerdict
-from agent.vitals.verdicts import DAY, HOUR, Target, judge, standing, standing_of_days
+from agent.vitals.verdicts import Target, judge, standing, standing_of_days
 
 Cell = tuple[str, str, str, str]
 """(domain, provider, stream, mailbox provider)"""

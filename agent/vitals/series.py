@@ -7,7 +7,6 @@ from collections.abc import Collection
 from agent.vitals.rates import COUNTED_CLASSES, Counts, proportion
 from agent.vitals.types import Rate
 
-HOUR = 3600
 Hour = tuple[int, Counts]
 """(Unix time at which the hour began, what happened in it)"""
 

@@ -32,11 +32,11 @@ from typing import Literal
 
 import msgspec
 
+from agent.clock import DAY, HOUR, WEEK
 from agent.vitals.rates import COUNTED_CLASSES
-from agent.vitals.series import HOUR, Hour, as_rate, measured
+from agent.vitals.series import Hour, as_rate, measured
 from agent.vitals.types import WINDOWS, Rate
 
-DAY, WEEK = 86400, 7 * 86400
 LEAST_HISTORY = 2 * WEEK  # seconds: of less nobody can tell a shift from a weekend
 LEAST_COUNT = 10
 PENALTY = 20.0

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from agent.clock import HOUR
 from agent.vitals.direction import Direction, heading
 from agent.vitals.forecast import Forecast, first_reached, forecasts
 from agent.vitals.gate import Proven, proven
 from agent.vitals.phases import Phase
 from agent.vitals.rates import COUNTED_CLASSES, FIELDS, Counts, total
 from agent.vitals.scopes import Explanation, PartVerdict, explain, judge_parts
-from agent.vitals.series import HOUR, SERIES, Hour
+from agent.vitals.series import SERIES, Hour
 from agent.vitals.shifts import Shift, find_shifts
 from agent.vitals.types import SCOPES, Judgement, TargetVerdict
 from agent.vitals.verdicts import Target

@@ -6,7 +6,9 @@ from enum import StrEnum
 
 import msgspec
 
-WINDOWS = {"1h": 3600, "6h": 6 * 3600, "24h": 86400, "7d": 7 * 86400, "30d": 30 * 86400}
+from agent.clock import DAY, HOUR, WEEK
+
+WINDOWS = {"1h": HOUR, "6h": 6 * HOUR, "24h": DAY, "7d": WEEK, "30d": 30 * DAY}
 RATES = ("deliverability", "bounce", "block", "soft_bounce", "complaint", "deferral", "suppression")
 SCOPES = ("provider", "mailbox_provider", "stream")
 

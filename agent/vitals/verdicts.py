@@ -12,13 +12,13 @@ from typing import Literal
 
 import msgspec
 
+from agent.clock import DAY, HOUR
 from agent.vitals.capacity import Span, judge_capacity
 from agent.vitals.phases import PHASES, Phase
 from agent.vitals.rates import COUNTED_CLASSES, Counts, proportion, total
 from agent.vitals.sequence import ALARM, LEAST_FAILURES, MOUNTING, PROOF, Course, course, pooled, proof
 from agent.vitals.types import WINDOWS, Judgement, TargetVerdict
 
-HOUR, DAY = 3600, 86400
 STALE_AFTER = 86400.0
 
 Measure = Literal["bounce", "deliverability", "complaint", "capacity"]

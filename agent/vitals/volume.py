@@ -6,7 +6,8 @@ from calendar import monthrange
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-DAY = 86400
+from agent.clock import DAY
+
 _HISTORY_DAYS = 28
 _LEAST_DAYS = 7
 

@@ -17,7 +17,7 @@ import pytest
 
 from agent.bus.client import Broker, Client, Denied, Incoming
 from agent.bus.wire import Header, sign
-from agent.ledger.base import DAY, HOUR, MINUTE
+from agent.clock import DAY, HOUR, MINUTE
 from agent.ledger.sqlite import SqliteLedger
 from agent.simulate import SIMULATORS
 from agent.simulate.send import simulate

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from agent.alerts.types import Incident
-from agent.ledger.base import HOUR
+from agent.clock import HOUR
 from agent.simulate import Scenario
 from agent.simulate.send import Sent, simulate
 from tests.chaos.plan import BUS_SIDE, STORE_SIDE, plan

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from agent.alerts.types import Incident
-from agent.ledger.base import DAY, HOUR, MINUTE, Cell, Server
+from agent.clock import DAY, HOUR, MINUTE
+from agent.ledger.base import Cell, Server
 from agent.ledger.postgres import PostgresLedger
 from agent.simulate import SIMULATORS, KeyPair
 from tests.chaos.plan import Blow

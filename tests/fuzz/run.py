@@ -13,9 +13,10 @@ from pathlib import Path
 
 import msgspec
 
+from agent.clock import DAY, HOUR
 from agent.events import Event, Kind
 from agent.intake.source import Prepared, Source
-from agent.ledger.base import DAY, HOUR, MAX_AGE, MAX_AHEAD, Batch
+from agent.ledger.base import MAX_AGE, MAX_AHEAD, Batch
 from agent.ledger.identity import REPEATABLE
 from agent.ledger.sqlite import SqliteLedger
 from agent.providers import PROVIDERS, AuthenticationError, ParseError, WebhookRequest

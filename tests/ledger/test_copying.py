@@ -9,8 +9,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from agent.clock import DAY, HOUR, MINUTE
 from agent.ledger import copying
-from agent.ledger.base import DAY, HOUR, MINUTE, Ledger, LedgerError, Server, StoreUnavailable
+from agent.ledger.base import Ledger, LedgerError, Server, StoreUnavailable
 from agent.ledger.postgres import PostgresLedger
 from agent.ledger.sqlite import SqliteLedger
 from tests.ledger.conftest import KEY

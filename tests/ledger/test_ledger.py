@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.clock import DAY, HOUR, MINUTE
 from agent.events import BounceClass, Event, Kind
-from agent.ledger.base import DAY, HOUR, MINUTE, Applied, Batch, Cell, Counted, Ledger
+from agent.ledger.base import Applied, Batch, Cell, Counted, Ledger
 from agent.vitals.evaluate import edges, evaluate
 from agent.vitals.phases import PHASES
 from tests.ledger.conftest import QUICK, STORES

@@ -14,8 +14,9 @@ import asyncpg
 import msgspec
 import pytest
 
+from agent.clock import DAY, HOUR, MINUTE
 from agent.ledger import postgres_commit, postgres_lease, postgres_session
-from agent.ledger.base import DAY, HOUR, MINUTE, Cell, Ledger, LedgerError, Server, StoreUnavailable
+from agent.ledger.base import Cell, Ledger, LedgerError, Server, StoreUnavailable
 from agent.ledger.postgres import PostgresLedger
 from tests.ledger.conftest import KEY
 from tests.ledger.model import expected

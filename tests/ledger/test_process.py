@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.clock import HOUR
 from agent.events import Event, Kind
-from agent.ledger.base import HOUR, Batch, Cell, LedgerError, StoreUnavailable
+from agent.ledger.base import Batch, Cell, LedgerError, StoreUnavailable
 from agent.ledger.process import ProcessLedger
 from agent.ledger.sqlite import SqliteLedger
 from tests.servers.agent import ROOT

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.clock import DAY, HOUR, MINUTE
 from agent.events import Kind
 from agent.ledger import cells as cells_module
-from agent.ledger.base import DAY, HOUR, MINUTE, Batch, Cell, Counted, Ledger
+from agent.ledger.base import Batch, Cell, Counted, Ledger
 from agent.ledger.sqlite import SqliteLedger
 from tests.ledger.conftest import KEY, QUICK, STORES
 from tests.ledger.model import Reported, expected

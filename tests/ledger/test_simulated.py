@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from agent.clock import DAY, HOUR, MINUTE
 from agent.events import BounceClass, Kind
-from agent.ledger.base import DAY, HOUR, MINUTE, Applied, Cell, Ledger
+from agent.ledger.base import Applied, Cell, Ledger
 from agent.simulate import SIMULATORS
 from tests.ledger.conftest import QUICK, STORES
 from tests.ledger.model import expected

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.ledger.base import DAY, MINUTE, LedgerError, StoreUnavailable
+from agent.clock import DAY, MINUTE
+from agent.ledger.base import LedgerError, StoreUnavailable
 from agent.ledger.sqlite import SqliteLedger, load_or_create_key
 from tests.ledger.conftest import KEY
 from tests.ledger.model import expected

@@ -7,8 +7,9 @@ from hashlib import blake2b
 
 import msgspec
 
+from agent.clock import DAY, MINUTE
 from agent.events import Event, Kind
-from agent.ledger.base import DAY, MINUTE, TOKEN_AGE, Batch, Cell, Ledger
+from agent.ledger.base import TOKEN_AGE, Batch, Cell, Ledger
 
 NOW = 1_764_000_000.0
 CELL = Cell("example.com", "mailgun", "", "gmail")

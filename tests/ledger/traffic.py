@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
+from agent.clock import DAY, HOUR
 from agent.events import Kind
 from agent.intake.source import OTHER_DOMAIN, Source
-from agent.ledger.base import DAY, HOUR, Batch, Cell, Ledger
+from agent.ledger.base import Batch, Cell, Ledger
 from agent.providers import PROVIDERS, WebhookRequest
 from agent.simulate import SIMULATORS, KeyPair, Place, Scenario, Traffic, Truth
 from agent.simulate.base import sealed

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.ledger.base import DAY, HOUR, MINUTE, Cell
+from agent.clock import DAY, HOUR, MINUTE
+from agent.ledger.base import Cell
 from agent.ledger.sqlite import SqliteLedger, load_or_create_key
 from agent.simulate import SIMULATORS, KeyPair, Truth
 from tests.ledger.traffic import by_place

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.ledger.base import DAY, HOUR, MINUTE
+from agent.clock import DAY, HOUR, MINUTE
 from agent.simulate import SIMULATORS, Scenario, Truth
 from agent.simulate.send import Sent, simulate
 from tests.servers.agent import Agent

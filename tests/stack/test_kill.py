@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.clock import DAY, HOUR, MINUTE
 from agent.events import BounceClass, Event, Kind
-from agent.ledger.base import DAY, HOUR, MINUTE, Cell
+from agent.ledger.base import Cell
 from agent.ledger.sqlite import SqliteLedger, load_or_create_key
 from agent.providers import PROVIDERS, WebhookRequest
 from agent.simulate import SIMULATORS, Scenario, Traffic

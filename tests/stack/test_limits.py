@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.clock import DAY
 from agent.daemon import Daemon
 from agent.intake import connections as connections_module
 from agent.intake.connections import SPARE_DESCRIPTORS, affordable, network
-from agent.ledger.base import DAY
 from agent.settings import Settings
 from tests.servers.base import wait_until
 from tests.servers.raw import Answer, connect, exchange, read_answer, request

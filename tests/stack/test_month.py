@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.ledger.base import DAY, HOUR
+from agent.clock import DAY, HOUR
 from agent.simulate import Scenario
 from agent.simulate.send import Progress, Sent, simulate
 from tests.servers.agent import Agent

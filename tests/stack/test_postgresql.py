@@ -7,7 +7,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from agent.ledger.base import DAY, HOUR, Server
+from agent.clock import DAY, HOUR
+from agent.ledger.base import Server
 from agent.ledger.postgres import PostgresLedger
 from agent.simulate import SIMULATORS
 from agent.simulate.send import simulate

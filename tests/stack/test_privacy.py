@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.clock import DAY
 from agent.events import Event
 from agent.intake.source import Source
-from agent.ledger.base import DAY
 from agent.ledger.sqlite import SqliteLedger
 from agent.providers import PROVIDERS, WebhookRequest
 from agent.simulate import SIMULATORS, Scenario, Traffic

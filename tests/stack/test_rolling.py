@@ -9,7 +9,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from agent.ledger.base import DAY, Server
+from agent.clock import DAY
+from agent.ledger.base import Server
 from agent.ledger.postgres import PostgresLedger
 from tests.servers.agent import Agent
 from tests.servers.balancer import Balancer, balancer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from agent.ledger.base import DAY, HOUR
+from agent.clock import DAY, HOUR
 from agent.simulate import SIMULATORS, Scenario, Truth
 from agent.simulate.send import simulate
 from tests.servers.agent import Agent

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from agent.clock import DAY
 from agent.intake.source import Source
-from agent.ledger.base import DAY, Applied, Batch
+from agent.ledger.base import Applied, Batch
 from agent.ledger.sqlite import SqliteLedger, load_or_create_key
 from agent.providers import PROVIDERS, WebhookRequest
 from tests.ledger.conftest import KEY

@@ -6,10 +6,11 @@ import random
 
 import pytest
 
-from agent.backtest import DAY, Alert, Episode, Policy, Result, Told, episodes, replay
+from agent.backtest import Alert, Episode, Policy, Result, Told, episodes, replay
+from agent.clock import DAY, HOUR
 from agent.vitals.phases import PHASES
 from agent.vitals.rates import Counts
-from agent.vitals.verdicts import HOUR, Hour, decide, targets
+from agent.vitals.verdicts import Hour, decide, targets
 
 T0 = 1_790_000_400 // HOUR * HOUR
 SHOP = "shop.example"

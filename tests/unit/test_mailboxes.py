@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
+from agent.clock import DAY
 from agent.dns.answer import Answer, Outcome, Question
 from agent.intake import mailboxes as module
 from agent.intake.mailboxes import Mailboxes, by_name
-from agent.ledger.base import DAY, StoreUnavailable
+from agent.ledger.base import StoreUnavailable
 
 NOW = 1_764_000_000.0
 GOOGLE = ("1 smtp.google.com.",)

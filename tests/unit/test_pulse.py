@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from agent.clock import HOUR, WEEK
 from agent.intake.pulse import Pulse
-from agent.vitals.rhythm import HOUR, INTERVAL, WEEK
+from agent.vitals.rhythm import INTERVAL
 
 NOW = 1_750_032_000.0
 

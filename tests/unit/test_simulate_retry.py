@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp.web
 import pytest
 
+from agent.clock import DAY, HOUR, MINUTE
 from agent.simulate import SIMULATORS, Scenario
-from agent.simulate.retry import ASSUMED, DAY, HOUR, MINUTE, Schedule, growing
+from agent.simulate.retry import ASSUMED, Schedule, growing
 from agent.simulate.send import Sent, simulate
 
 START = 1_700_000_000.0

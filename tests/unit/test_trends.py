@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from agent.alerts.catalogue import Known, conditions
-from agent.ledger.base import DAY, HOUR, Cell, Row, StoreUnavailable
+from agent.clock import DAY, HOUR
+from agent.ledger.base import Cell, Row, StoreUnavailable
 from agent.trends import TrendWatch
 from agent.vitals.phases import PHASES
 from agent.vitals.trends import Plan

@@ -7,12 +7,12 @@ from datetime import datetime
 
 import msgspec
 
+from agent.clock import DAY
 from agent.dns.checks.base import Plan, Problem, Subject, Verdict, conclude
 from agent.dns.page import Page, get, page
 from agent.suffix import registered_domain
 
 _URL = "https://rdap.org/domain/"  # sends on to the registry that IANA's bootstrap file names (RFC 9224)
-_DAY = 86_400.0  # seconds; a registry is asked once
 _LARGEST = 256 * 1024
 _WARN, _FAIL = 30, 7  # days left
 _RFC = "RFC 9083 section 4.5"
@@ -34,7 +34,7 @@ def plan(subject: Subject) -> Plan:
     top = registered_domain(subject.domain)
     if not subject.rdap or not top:
         return ()
-    (answer,) = yield (get(_URL + top, limit=_LARGEST, redirects=3, max_age=_DAY),)
+    (answer,) = yield (get(_URL + top, limit=_LARGEST, redirects=3, max_age=DAY),)
     found = page(answer)
     record = _read(found) if found.status == 200 else None
     records: list[str] = []
@@ -85,7 +85,7 @@ def _judge(top: str, record: _Domain, expires: datetime | None, now: float) -> I
         if not held:
             yield Problem(Verdict.OK, "expiry_unpublished", f"The registry does not say when {top} expires.", rfc=_RFC)
         return
-    days = (expires.timestamp() - now) / _DAY
+    days = (expires.timestamp() - now) / DAY
     if days < _WARN:
         verdict = Verdict.FAIL if days < _FAIL else Verdict.WARN
         when = f"in {days:.0f} days" if days >= 0 else f"{-days:.0f} days ago"

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.clock import DAY
 from agent.vitals.budget import budget
 from agent.vitals.phases import PHASES
 from agent.vitals.rates import Counts
 from agent.vitals.types import Budget, BudgetState
 from agent.vitals.verdicts import targets
-from agent.vitals.volume import DAY, expected, month_end
+from agent.vitals.volume import expected, month_end
 
 NOW = datetime(2025, 6, 16, 12, tzinfo=UTC).timestamp()  # the middle of June
 BOUNCE, DELIVERABILITY, COMPLAINT = targets(PHASES["growth"], last_event_at=NOW)[:3]

@@ -6,12 +6,13 @@ from random import Random
 
 import pytest
 
+from agent.clock import HOUR
 from agent.vitals import sequence
 from agent.vitals.courses import Memory
 from agent.vitals.phases import PHASES
 from agent.vitals.rates import FIELDS, Counts
 from agent.vitals.types import WINDOWS
-from agent.vitals.verdicts import HOUR, decide, judge, targets
+from agent.vitals.verdicts import decide, judge, targets
 
 START = 1_750_000_000 // 86400 * 86400
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.vitals.forecast import DAY, Forecast, forecasts
+from agent.clock import DAY
+from agent.vitals.forecast import Forecast, forecasts
 from agent.vitals.phases import PHASES
 
 GROWTH = PHASES["growth"]

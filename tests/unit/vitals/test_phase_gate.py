@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from agent.clock import DAY
 from agent.vitals.forecast import Forecast, forecasts
 from agent.vitals.gate import Check, GateState, Item, ItemState, PhaseGate, gate, proven
 from agent.vitals.phases import PHASES, Phase
-from agent.vitals.proof import DAY, Proof, Standing, prove, standing
+from agent.vitals.proof import Proof, Standing, prove, standing
 from agent.vitals.rates import Counts
 from agent.vitals.types import Judgement, TargetVerdict
 

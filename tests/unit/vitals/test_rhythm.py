@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.vitals.rhythm import EVIDENCE, HOUR, INTERVAL, SHORTEST, WEEK, Silence, Spoken, silence
+from agent.clock import HOUR, WEEK
+from agent.vitals.rhythm import EVIDENCE, INTERVAL, SHORTEST, Silence, Spoken, silence
 
 # A Monday, 00:00 UTC, four weeks after the history begins.
 MONDAY = 1_750_032_000

@@ -7,11 +7,12 @@ from random import Random
 
 import pytest
 
+from agent.clock import HOUR
 from agent.vitals.phases import PHASES
 from agent.vitals.rates import Counts
 from agent.vitals.scopes import Cell, explain, judge_parts
 from agent.vitals.types import TargetVerdict
-from agent.vitals.verdicts import HOUR, targets
+from agent.vitals.verdicts import targets
 from bench.verdicts import independent
 
 NOW = 1_750_000_123.0

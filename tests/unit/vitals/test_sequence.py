@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.clock import DAY, HOUR
 from agent.vitals.rates import Counts
 from agent.vitals.sequence import ALARM, MOST_DISPERSION, PROOF, Course, course, pooled, proof
 from agent.vitals.types import TargetVerdict
-from agent.vitals.verdicts import DAY, HOUR, Target, decide, judge, standing
+from agent.vitals.verdicts import Target, decide, judge, standing
 from bench.verdicts import (
     BOUNCE,
     Agent,

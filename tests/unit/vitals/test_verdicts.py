@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.clock import HOUR
 from agent.vitals import bounds
 from agent.vitals.phases import PHASES
 from agent.vitals.rates import FIELDS, Counts
 from agent.vitals.types import Judgement, TargetVerdict
-from agent.vitals.verdicts import HOUR, Hour, Target, decide, targets
+from agent.vitals.verdicts import Hour, Target, decide, targets
 
 NOW = 1_750_000_123.0
 DAY = 86400

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.vitals.volume import DAY, expected, month_end, month_start, monthly_volume, projected_volume
+from agent.clock import DAY
+from agent.vitals.volume import expected, month_end, month_start, monthly_volume, projected_volume
 
 
 def projection(days: dict[int, int], now: float) -> float | None:
