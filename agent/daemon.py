@@ -8,7 +8,6 @@ import os
 import secrets
 import signal
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,6 @@ from agent.dns.dependents import share
 from agent.dns.resolver import Resolver
 from agent.events import Event
 from agent.fetch import fetch
-from agent.intake.connections import KEEPALIVE_TIMEOUT, affordable
 from agent.intake.gate import Gate
 from agent.intake.http import Door, Intake
 from agent.intake.mailboxes import Mailboxes, by_name
@@ -39,6 +37,7 @@ from agent.leadership import Leadership
 from agent.ledger.base import Deposed, LedgerError, RecentBounce, Row, SourceState, StoreUnavailable
 from agent.ledger.process import ProcessLedger
 from agent.ledger.sqlite import load_or_create_key
+from agent.listeners import LoopWatch, listening, private_tls
 from agent.mailbox import mailbox_provider
 from agent.oncall import OnCall, bounce_hints
 from agent.posture import Posture
@@ -48,7 +47,6 @@ from agent.trends import TrendWatch
 from agent.views.http import NotLeading, create_app
 from agent.views.metrics import Metrics
 from agent.views.state import AlertmanagerView, Readiness, SourceView, State
-from agent.views.tls import ServerTls
 from agent.vitals.evaluate import edges
 from agent.vitals.phases import Phase
 from agent.vitals.rounds import Rounds, recent
@@ -62,13 +60,10 @@ PRUNE_EVERY = 600.0  # seconds
 HOURS_REST = 100.0  # times as long as reading all hours of all domains took, the next reading of all is not due
 PROBE_EVERY = 5.0
 PULSE_EVERY = 60.0
-LAG_EVERY = 0.5
 UNKEPT_FOR = 30.0  # seconds after which incidents are told although the store does not keep them
 LOOK_EVERY = 15.0  # seconds after which an agent that does not lead reads what the leader has found
-STUCK_AFTER = 30.0  # seconds without a turn of the event loop: not alive
 RECENT_BOUNCES = 50  # shown
 EXPLAINED_BOUNCES = 500  # looked at for what they have in common
-SHUTDOWN_REQUESTS = 10.0  # seconds that requests under way may take to finish
 
 log = structlog.get_logger()
 
@@ -128,7 +123,6 @@ class Daemon:
         clock = self._clock = self._clock_watch.now
         self._started_at = clock()
         self._stop, self._at_once = asyncio.Event(), asyncio.Event()
-        self._turned = time.monotonic()
         self._ready = {"store": "not probed yet", "intake": "not open yet", "evaluation": "not done yet", "clock": ""}
         self._snapshot: Snapshot | None = None
         self._rounds = Rounds()
@@ -145,6 +139,7 @@ class Daemon:
         self._domain_phases: dict[str, str] = {d.name: d.phase for d in settings.domains}
 
         self.metrics = Metrics(self.state, version=__version__)
+        self._loop_watch = LoopWatch(self.metrics.loop_lag)
         for source in settings.sources:
             self.metrics.declare_source(source.name, source.provider)
         self.ledger = open_ledger(settings)
@@ -191,8 +186,7 @@ class Daemon:
         self._oncall = OnCall(
             settings, self.ledger, self._notifier, clock=clock, clues=self._posture.clues, shifts=self._trends.shifts
         )
-        tls = settings.listen.private_tls
-        self._tls = ServerTls(tls.certificate, tls.key, tls.client_ca or "") if tls else None
+        self._tls = private_tls(settings.listen)
         self._hub: Hub | None = None
         if settings.bus.mode == "core":
             from agent.hub import Hub  # The client of the broker is not loaded where there is none.
@@ -219,23 +213,16 @@ class Daemon:
         await self.ledger.start()
         self._source_states = await self.ledger.sources()
         listen = self._settings.listen
-        most = affordable(listen.max_connections)
-        server = self._intake.server(connections=most, per_address=min(most, listen.max_connections_per_address))
-        public = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_REQUESTS)
-        private = web.AppRunner(
-            create_app(
-                self.metrics, self.state, private_token=reveal(self._settings.listen.private_token) or None,
-                healthy=self._healthy, check_now=self._check_now if self._settings.domains else None,
-                client_certificates=bool(self._tls and self._tls.asks_clients), mutes=self._oncall,
-            ),
-            handle_signals=False, access_log=None, shutdown_timeout=2.0, keepalive_timeout=KEEPALIVE_TIMEOUT,
+        private = create_app(
+            self.metrics, self.state, private_token=reveal(listen.private_token) or None,
+            healthy=self._loop_watch.healthy, check_now=self._check_now if self._settings.domains else None,
+            client_certificates=bool(self._tls and self._tls.asks_clients), mutes=self._oncall,
         )  # fmt: skip
         try:
-            await listen_on(
-                private, listen.private, "private", self.addresses, self._tls.context if self._tls else None
-            )
-            await listen_on(public, listen.public, "public", self.addresses)
-            async with asyncio.TaskGroup() as group:
+            async with (
+                listening(listen, self._intake, private, self._tls) as (public, self.addresses),
+                asyncio.TaskGroup() as group,
+            ):
                 group.create_task(self._gate.run(), name="gate")
                 loops = [
                     group.create_task(coroutine, name=name)
@@ -243,7 +230,7 @@ class Daemon:
                         ("leadership", self._leadership.run(self._lead)),
                         ("evaluate", self._evaluate_for_ever()),
                         ("probe", self._probe_for_ever()),
-                        ("lag", self._watch_loop_lag()),
+                        ("lag", self._loop_watch.run()),
                         ("pulse", self._keep_pulse_for_ever()),
                         ("notifier", self._notifier.run()),
                         ("trends", self._trends.run()),
@@ -259,10 +246,6 @@ class Daemon:
                 await self._stop.wait()
                 await self._shut_down(public, loops)
         finally:
-            # What the readiness probe and a last scrape see is "not ready", to the very end.
-            await private.cleanup()
-            await public.cleanup()
-            self._intake.close()
             await self._resolver.aclose()
             await self.ledger.close()
         log.info("agent.stopped")
@@ -498,13 +481,6 @@ class Daemon:
             door.requests["relayed"] = door.requests.get("relayed", 0) + 1
             self._pulse.heard(source, at, events)
 
-    async def _watch_loop_lag(self) -> None:
-        while True:
-            due = time.monotonic() + LAG_EVERY
-            await asyncio.sleep(LAG_EVERY)
-            self._turned = time.monotonic()
-            self.metrics.loop_lag(max(0.0, self._turned - due))
-
     # What the views ask for.
 
     def state(self) -> State:
@@ -561,10 +537,6 @@ class Daemon:
             raise NotLeading(self._leadership.leader)
         await self._posture.check_now(domain)
 
-    def _healthy(self) -> tuple[bool, str]:
-        behind = time.monotonic() - self._turned
-        return (True, "") if behind < STUCK_AFTER else (False, f"the event loop is {behind:.0f} s behind")
-
 
 def _plans(settings: Settings, phases: Mapping[str, Phase]) -> dict[str, Plan]:
     found = {}
@@ -577,20 +549,6 @@ def _plans(settings: Settings, phases: Mapping[str, Phase]) -> dict[str, Plan]:
 
 def reveal(secret: Any) -> str:
     return secret.get_secret_value() if secret else ""
-
-
-async def listen_on(
-    runner: Any, address: str, name: str, addresses: dict[str, str], tls: ssl.SSLContext | None = None
-) -> None:
-    host, _, port = address.rpartition(":")
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024, ssl_context=tls)
-        await site.start()
-    except OSError as e:
-        raise OSError(e.errno, f"listen.{name}: cannot listen on {address}: {e.strerror or e}") from None
-    bound: socket.socket = next(iter(site._server.sockets))  # type: ignore[union-attr] # the port when 0 was asked for
-    addresses[name] = f"{host}:{bound.getsockname()[1]}"
 
 
 def serve(settings: Settings, *, demo: bool = False, alongside: Callable[[Daemon], Any] | None = None) -> None:

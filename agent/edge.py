@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 
 import structlog
-from aiohttp import web
 
 from agent import __version__
 from agent.bus.client import Incoming
@@ -19,20 +18,19 @@ from agent.bus.relay import Relay
 from agent.bus.spool import Spool
 from agent.bus.wire import PREFIX, Seal
 from agent.clock import ClockWatch
-from agent.daemon import LAG_EVERY, PROBE_EVERY, SHUTDOWN_REQUESTS, STUCK_AFTER, build_sources, listen_on, reveal
+from agent.daemon import PROBE_EVERY, build_sources, reveal
 from agent.fetch import fetch
 from agent.hub import connect, own_name
-from agent.intake.connections import affordable
 from agent.intake.http import Intake
 from agent.intake.mailboxes import is_host
 from agent.intake.outgoing import Get
 from agent.ledger.identity import Identifier, derive
+from agent.listeners import LoopWatch, listening, private_tls
 from agent.mailbox import mailbox_provider
 from agent.settings import Settings
 from agent.views.http import create_app
 from agent.views.metrics import Metrics
 from agent.views.state import Readiness, SourceView, State
-from agent.views.tls import ServerTls
 
 log = structlog.get_logger()
 
@@ -46,10 +44,10 @@ class Edge:
         self._clock = clock
         self._started_at = clock()
         self._stop, self._at_once = asyncio.Event(), asyncio.Event()
-        self._turned = time.monotonic()
         self._clock_watch = ClockWatch(clock, lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
         self._ready = {"spool": "not open yet", "intake": "not open yet", "clock": ""}
         self.metrics = Metrics(self.state, version=__version__)
+        self._loop_watch = LoopWatch(self.metrics.loop_lag)
         for source in settings.sources:
             self.metrics.declare_source(source.name, source.provider)
         key = reveal(settings.store.identity_key).encode()
@@ -72,8 +70,7 @@ class Edge:
             build_sources(settings, identifier.of, mailbox_provider), self._relay, self._relay, self.metrics,
             max_body_bytes=settings.listen.max_body_bytes, clock=clock, get=get, doubt=self._clock_watch.doubt,
         )  # fmt: skip
-        tls = settings.listen.private_tls
-        self._tls = ServerTls(tls.certificate, tls.key, tls.client_ca or "") if tls else None
+        self._tls = private_tls(settings.listen)
         self.addresses: dict[str, str] = {}
 
     def stop(self, at_once: bool = False) -> None:
@@ -89,27 +86,20 @@ class Edge:
         loop.add_signal_handler(signal.SIGINT, self.stop, True)
         await self._spool.open()
         listen = self._settings.listen
-        most = affordable(listen.max_connections)
-        server = self._intake.server(connections=most, per_address=min(most, listen.max_connections_per_address))
-        public = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_REQUESTS)
-        private = web.AppRunner(
-            create_app(
-                self.metrics, self.state, private_token=reveal(listen.private_token) or None, healthy=self._healthy,
-                client_certificates=bool(self._tls and self._tls.asks_clients),
-            ),
-            handle_signals=False, access_log=None, shutdown_timeout=2.0,
+        private = create_app(
+            self.metrics, self.state, private_token=reveal(listen.private_token) or None,
+            healthy=self._loop_watch.healthy, client_certificates=bool(self._tls and self._tls.asks_clients),
         )  # fmt: skip
         try:
-            await listen_on(
-                private, listen.private, "private", self.addresses, self._tls.context if self._tls else None
-            )
-            await listen_on(public, listen.public, "public", self.addresses)
-            async with asyncio.TaskGroup() as group:
+            async with (
+                listening(listen, self._intake, private, self._tls) as (public, self.addresses),
+                asyncio.TaskGroup() as group,
+            ):
                 relaying = group.create_task(self._relay.run(), name="relay")
                 loops = [
                     group.create_task(self._client.run(), name="bus"),
                     group.create_task(self._probe_for_ever(), name="probe"),
-                    group.create_task(self._watch_loop_lag(), name="lag"),
+                    group.create_task(self._loop_watch.run(), name="lag"),
                 ]
                 self._ready["intake"] = ""
                 log.info("edge.started", version=__version__, **self.addresses)
@@ -126,9 +116,6 @@ class Edge:
                 for task in loops:
                     task.cancel()
         finally:
-            await private.cleanup()
-            await public.cleanup()
-            self._intake.close()
             await self._spool.close()
         log.info("edge.stopped")
 
@@ -148,17 +135,6 @@ class Edge:
             if self._tls:
                 self._tls.renew()
             await asyncio.sleep(PROBE_EVERY)
-
-    async def _watch_loop_lag(self) -> None:
-        while True:
-            due = time.monotonic() + LAG_EVERY
-            await asyncio.sleep(LAG_EVERY)
-            self._turned = time.monotonic()
-            self.metrics.loop_lag(max(0.0, self._turned - due))
-
-    def _healthy(self) -> tuple[bool, str]:
-        behind = time.monotonic() - self._turned
-        return (True, "") if behind < STUCK_AFTER else (False, f"the event loop is {behind:.0f} s behind")
 
     def state(self) -> State:
         """What the views show: readiness and sources. All else is a core's to say."""

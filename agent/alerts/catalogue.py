@@ -108,13 +108,7 @@ def conditions(
             for judgement in vitals.judgements
             if judgement.target in _RATE_TARGETS
         ]
-    for item in watched:
-        if item.domain not in domain_phases:
-            continue
-        if item.finding.check == BLOCKLIST:
-            found.append(_listed(item, domain_phases[item.domain], runbook_base))
-        else:
-            found.append(_dns(item, domain_phases[item.domain], runbook_base))
+    found += [_dns(item, domain_phases[item.domain], runbook_base) for item in watched if item.domain in domain_phases]
     return found
 
 
@@ -220,38 +214,26 @@ def _in_words(rate: Rate) -> str:
 
 def _dns(watched: Watched, phase: str, runbook_base: str) -> Condition:
     finding = watched.finding
-    about = f"{finding.check} of {watched.domain}" + (f" ({finding.subject})" if finding.subject else "")
+    holds, critical = _FOUND[finding.verdict], finding.check in _CRITICAL_CHECKS
+    if blocklisted := finding.check == BLOCKLIST:
+        # A listing that only warns is a listing all the same.
+        holds = Holds.YES if finding.verdict is Verdict.WARN else holds
+        critical = finding.verdict is Verdict.FAIL
+        summary = f"Blocklisted: {finding.subject}, which {watched.domain} sends from"
+    else:
+        about = f"{finding.check} of {watched.domain}" + (f" ({finding.subject})" if finding.subject else "")
+        summary = f"DNS check failing: {about}"
     return condition(
-        "MailDnsCheckFailing",
-        _FOUND[finding.verdict],
+        "MailBlocklisted" if blocklisted else "MailDnsCheckFailing",
+        holds,
         {
-            "severity": "critical" if finding.check in _CRITICAL_CHECKS else "warning",
+            "severity": "critical" if critical else "warning",
             "domain": watched.domain,
             "phase": phase,
             "check": finding.check,
             "subject": finding.subject,
         },
-        summary=f"DNS check failing: {about}",
-        description=_evidence(finding),
-        runbook_base=runbook_base,
-        states=dns_key(watched.domain, finding.check, finding.subject),
-    )
-
-
-def _listed(watched: Watched, phase: str, runbook_base: str) -> Condition:
-    finding = watched.finding
-    listed = finding.verdict in (Verdict.FAIL, Verdict.WARN)
-    return condition(
-        "MailBlocklisted",
-        Holds.YES if listed else _FOUND[finding.verdict],
-        {
-            "severity": "critical" if finding.verdict is Verdict.FAIL else "warning",
-            "domain": watched.domain,
-            "phase": phase,
-            "check": finding.check,
-            "subject": finding.subject,
-        },
-        summary=f"Blocklisted: {finding.subject}, which {watched.domain} sends from",
+        summary=summary,
         description=_evidence(finding),
         runbook_base=runbook_base,
         states=dns_key(watched.domain, finding.check, finding.subject),

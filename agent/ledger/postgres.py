@@ -161,13 +161,12 @@ class PostgresLedger:
                 raise
 
     async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> int:
-        sealed = self._seal.close(source, dict(headers), body)
+        row = self._seal.row(source, text(reason), body, headers, now)
 
         async def work(db: Connection) -> int:
             await db.execute(
-                "INSERT INTO mailvitals.quarantine (at, source, reason, size, sealed) VALUES ($1, $2, $3, $4, $5)",
-                now, source, text(reason[:200]), len(body), sealed,
-            )  # fmt: skip
+                "INSERT INTO mailvitals.quarantine (at, source, reason, size, sealed) VALUES ($1, $2, $3, $4, $5)", *row
+            )
             return _rows_of(await db.execute(_CAP, self._quarantine_max))
 
         return await (await self._ready()).write(work)
@@ -178,9 +177,7 @@ class PostgresLedger:
 
     async def unseal(self, quarantine_id: int) -> tuple[dict[str, str], bytes]:
         found = await self._fetch("SELECT source, sealed FROM mailvitals.quarantine WHERE id = $1", quarantine_id)
-        if not found:
-            raise KeyError(quarantine_id)
-        return self._seal.open(quarantine_id, *found[0])
+        return self._seal.open(quarantine_id, found[0] if found else None)
 
     async def discard(self, quarantine_ids: Sequence[int]) -> None:
         await self._execute("DELETE FROM mailvitals.quarantine WHERE id = ANY($1::bigint[])", list(quarantine_ids))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -11,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from agent.ledger.base import StoreUnavailable
 
 _NONCE = 12  # bytes
+_REASON = 200  # characters that are kept
 
 
 class Seal:
@@ -19,13 +22,20 @@ class Seal:
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
 
-    def close(self, source: str, headers: dict[str, str], body: bytes) -> bytes:
-        """Headers and body of a request of ``source``, sealed."""
+    def row(
+        self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float
+    ) -> tuple[float, str, str, int, bytes]:
+        """A refused request as it is stored: when it came, from whom, why, its size, and headers and body sealed."""
         nonce = secrets.token_bytes(_NONCE)
-        return nonce + self._cipher.encrypt(nonce, msgspec.msgpack.encode((headers, body)), source.encode())
+        plain = msgspec.msgpack.encode((dict(headers), body))
+        return now, source, reason[:_REASON], len(body), nonce + self._cipher.encrypt(nonce, plain, source.encode())
 
-    def open(self, quarantine_id: int, source: str, sealed: bytes) -> tuple[dict[str, str], bytes]:
-        """What was sealed. Raises ``StoreUnavailable`` when it was altered, or sealed under another key."""
+    def open(self, quarantine_id: int, found: Sequence[Any] | None) -> tuple[dict[str, str], bytes]:
+        """Headers and body out of the source and the sealed bytes that were found under a number. Raises ``KeyError``
+        if nothing was, ``StoreUnavailable`` when it was altered, or sealed under another key."""
+        if not found:
+            raise KeyError(quarantine_id)
+        source, sealed = found
         try:
             plain = self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], source.encode())
         except InvalidTag:

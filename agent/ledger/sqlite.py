@@ -197,15 +197,11 @@ class SqliteLedger:
             return Answers(db, self._hours, now).run(count(batches, self._cells.copy, self._identifier, now))
 
     async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> int:
-        return await self._write(self._quarantine, source, reason, body, dict(headers), now)
+        return await self._write(lambda: self._quarantine(self._seal.row(source, reason, body, headers, now)))
 
-    def _quarantine(self, source: str, reason: str, body: bytes, headers: dict[str, str], now: float) -> int:
-        sealed = self._seal.close(source, headers, body)
+    def _quarantine(self, row: Sequence[object]) -> int:
         with self._transaction() as db:
-            db.execute(
-                "INSERT INTO quarantine (at, source, reason, size, sealed) VALUES (?, ?, ?, ?, ?)",
-                (now, source, reason[:200], len(body), sealed),
-            )
+            db.execute("INSERT INTO quarantine (at, source, reason, size, sealed) VALUES (?, ?, ?, ?, ?)", row)
             return db.execute(
                 "DELETE FROM quarantine WHERE id IN (SELECT id FROM (SELECT id, sum(length(sealed)) OVER "
                 "(ORDER BY id DESC) AS total FROM quarantine) WHERE total > ?)",
@@ -226,9 +222,7 @@ class SqliteLedger:
                 "SELECT source, sealed FROM quarantine WHERE id = ?", (quarantine_id,)
             ).fetchone()
         )
-        if row is None:
-            raise KeyError(quarantine_id)
-        return self._seal.open(quarantine_id, *row)
+        return self._seal.open(quarantine_id, row)
 
     async def discard(self, quarantine_ids: Sequence[int]) -> None:
         await self._write(self._discard, list(quarantine_ids))

@@ -10,8 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from agent.daemon import SHUTDOWN_REQUESTS
 from agent.intake.gate import QUEUE_EVENTS
+from agent.listeners import SHUTDOWN_REQUESTS
 from agent.settings import Listen, Store, load
 from agent.views.catalogue import CATALOGUE, PREFIX
 from tests.deploy.manifests import ROOT, SECRETS, kustomized, one, secret_files, verification_key
