@@ -132,10 +132,11 @@ def _one(bench: Bench, provider: str, body: bytes, tally: Tally) -> Batch | None
 
 
 def _told_once(batch: Batch, told: dict[tuple[str, ...], int]) -> bool:
-    """Whether the slow model knows what becomes of the batch: it takes one outcome of one message to be told with
-    one time or nearly so, which broken times make untrue."""
+    """Whether the slow model knows what becomes of the batch: it takes one outcome of one message, and whatever only
+    the vendor's id tells apart, to be told with one time or nearly so, which broken times make untrue."""
     for event in batch.events:
-        if event.kind not in REPEATABLE and event.kind != Kind.BOUNCED:
+        by_id_alone = bool(event.event_id) and not event.message_id
+        if (event.kind not in REPEATABLE or by_id_alone) and event.kind != Kind.BOUNCED:
             key = (batch.scope, event.kind, event.message_id or event.event_id, event.recipient)
             if told.setdefault(key, int(event.at) // HOUR) != int(event.at) // HOUR:
                 return False
