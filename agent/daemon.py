@@ -39,7 +39,7 @@ from agent.ledger.process import ProcessLedger
 from agent.ledger.sqlite import load_or_create_key
 from agent.listeners import LoopWatch, listening, private_tls
 from agent.mailbox import mailbox_provider
-from agent.oncall import OnCall, bounce_hints
+from agent.oncall import Decision, OnCall, bounce_hints
 from agent.posture import Posture
 from agent.providers import PROVIDERS
 from agent.settings import Settings
@@ -163,13 +163,13 @@ class Daemon:
             [Endpoint(a.url, reveal(a.token), a.username or "", reveal(a.password)) for a in settings.alertmanagers],
             resend=settings.alerts.resend,
             on_result=self.metrics.notification,
-            may_tell=lambda: self._leadership.may_tell,
+            lease=lambda: self._leadership.remaining,
             clock=clock,
         )
         for delivery in self._notifier.status():
             self.metrics.declare_alertmanager(delivery.url)
         holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._leadership = Leadership(self.ledger, holder, patience=settings.alerts.quiet_period)
+        self._leadership = Leadership(self.ledger, holder)
         self._trends = TrendWatch(
             self.ledger, _plans(settings, self._phases), self._phases, settings.vitals.bounce_classes,
             clock=clock, doubt=self._clock_watch.doubt, snapshot=lambda: self._snapshot,
@@ -263,7 +263,8 @@ class Daemon:
         try:
             # What opened or closed in the last moments is kept; Alertmanager is told nothing special.
             if epoch := self._leading and self._leadership.epoch:
-                await self._save(epoch)
+                await self._oncall.save(epoch)
+                await self._posture.save(epoch)
                 await self._save_pulse(epoch)
         except (StoreUnavailable, Deposed) as e:
             log.error("shutdown.not_saved", error=str(e))
@@ -272,15 +273,16 @@ class Daemon:
         await asyncio.wait(loops)
         await self._leadership.resign()
 
-    async def _lead(self) -> None:
-        """What one agent does for all that share the store, from what its predecessor left."""
+    async def _lead(self, epoch: int) -> None:
+        """What the leader of ``epoch`` does for all that share the store, from what its predecessor left."""
         await self._oncall.load()
         self._pulse.restore(await self.ledger.load("rhythm"))
+        self._refused = await self._refusals()
         await self._posture.restore()
         # What was firing is told again before anything new is decided.
         self._oncall.tell()
         self._kept_at = time.monotonic()
-        self._leading = self._leadership.epoch
+        self._leading = epoch
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._prune_for_ever(), name="prune")
@@ -294,7 +296,7 @@ class Daemon:
 
     async def _look_on(self) -> None:
         """What is shown by an agent that does not lead."""
-        if self._leadership.leader and not self._leadership.may_tell:
+        if self._leadership.leader and not self._leadership.epoch:
             self._notifier.update(())
         if self._clock() - self._looked_at < LOOK_EVERY:
             return
@@ -392,13 +394,17 @@ class Daemon:
             hints=hints,
             explained=self._trends.explained(),
         )
-        self._oncall.take(decision)
         try:
-            await self._save(epoch)
+            await self._keep_and_tell(decision, epoch)
+            await self._posture.save(epoch)
         except Deposed as e:
             log.warning("leadership.deposed", error=str(e))
             self._leadership.lost()
-            return
+
+    async def _keep_and_tell(self, decision: Decision, epoch: int) -> None:
+        self._oncall.take(decision)
+        try:
+            await self._oncall.save(epoch)
         except StoreUnavailable:
             # What is told and not kept, a successor would tell again in words of its own. But a store that takes
             # nothing for long (its disk is full) must not make the agent dumb.
@@ -409,10 +415,6 @@ class Daemon:
             raise
         self._kept_at = time.monotonic()
         self._oncall.tell()
-
-    async def _save(self, epoch: int) -> None:
-        await self._oncall.save(epoch)
-        await self._posture.save(epoch)
 
     async def _probe_for_ever(self) -> None:
         while True:
@@ -462,12 +464,16 @@ class Daemon:
             if new:
                 await self.ledger.save("refused", {name: str(at).encode() for name, at in new.items()})
             if self._leading:
-                self._refused = {name: float(at) for name, at in (await self.ledger.load("refused")).items()}
+                self._refused = await self._refusals()
                 for name, seen in (await self.ledger.sources()).items():
                     self._pulse.told(name, seen.last_received_at)
         except StoreUnavailable:
             return  # The probe says so.
         self._refused |= new
+
+    async def _refusals(self) -> dict[str, float]:
+        """When each source was last refused by any agent. Raises ``StoreUnavailable``."""
+        return {name: float(at) for name, at in (await self.ledger.load("refused")).items()}
 
     def _refused_at(self, source: str) -> float:
         return self._refused.get(source, 0.0)

@@ -2,60 +2,59 @@
 
 The store decides (``Ledger.lead``). A leader believes in its lease by its own clock only, from before it asked until
 ``seconds`` later: an agent that was stopped for a while finds its lease lapsed before it does anything. What it still
-writes after that is refused by the store, which knows the newer epoch.
+writes after that is refused by the store, which knows the newer epoch. An Alertmanager knows no epochs: what is sent
+there leaves within the lease or not at all (``remaining``), so that the next leader is the only one that speaks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 
 from agent.ledger.base import Ledger, StoreUnavailable
 
-LEASE = 9.0  # seconds
-EVERY = 3.0  # seconds between two times of asking: a dead leader is followed within the sum of both
+LEASE = 6.0  # seconds
+EVERY = 2.0  # seconds between two times of asking: a dead leader is followed within the sum of both
+
+Duty = Callable[[int], Coroutine[Any, Any, None]]
+"""What the leader of an epoch does."""
 
 log = structlog.get_logger()
 
 
 class Leadership:
-    """This process among those that share ``ledger``. ``holder`` names it, ``patience`` is for how many seconds
-    Alertmanagers are still told what was open when the store can be asked by nobody. ``clock`` is monotonic."""
+    """This process among those that share ``ledger``. ``holder`` names it. ``clock`` is monotonic, and goes on while
+    the machine sleeps."""
 
     def __init__(
         self,
         ledger: Ledger,
         holder: str,
         *,
-        patience: float = 1800.0,
         lease: float = LEASE,
         every: float = EVERY,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
         self.leader = ""
         """Who leads, as last heard."""
         self._ledger, self._holder = ledger, holder
-        self._patience, self._lease, self._every, self._clock = patience, lease, every, clock
+        self._lease, self._every, self._clock = lease, every, clock
         self._until = float("-inf")
         self._epoch = 0
-        self._asked = float("-inf")
-        self._unanswered = False
 
     @property
     def epoch(self) -> int:
         """Above 0 while this process leads; it grows with every change of the leader."""
-        return self._epoch if self._clock() < self._until else 0
+        return self._epoch if self.remaining else 0
 
     @property
-    def may_tell(self) -> bool:
-        """Whether Alertmanagers may be told what this process believes: while it leads, and for a while after that
-        if nobody can follow it because the store has just been asked in vain. Silence would end every alert."""
-        now = self._clock()
-        in_vain = self._unanswered and now - self._asked < self._lease + 3 * self._every
-        return now < self._until or (in_vain and now < self._until + self._patience)
+    def remaining(self) -> float:
+        """Seconds for which this process leads, if it is not told otherwise; 0 when it does not."""
+        return max(0.0, self._until - self._clock())
 
     def lost(self) -> None:
         """The store said that another process leads."""
@@ -68,9 +67,7 @@ class Leadership:
             async with asyncio.timeout(self._lease):
                 found = await self._ledger.lead(self._holder, self._lease)
         except (StoreUnavailable, TimeoutError):
-            self._asked, self._unanswered = self._clock(), True
             return self.epoch > 0
-        self._asked, self._unanswered = self._clock(), False
         if found.holder != self.leader:
             log.info("leadership.changed", leader=found.holder, epoch=found.epoch, own=found.holder == self._holder)
         self.leader = found.holder
@@ -80,24 +77,27 @@ class Leadership:
             self.lost()
         return self.epoch > 0
 
-    async def run(self, duty: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, duty: Duty) -> None:
         """Ask for ever, and have ``duty`` run while this process leads. ``duty`` is cancelled at the end of an epoch
         and begun anew in the next; a store that fails it has it tried again."""
         task: asyncio.Task[None] | None = None
         epoch = 0
         try:
             while True:
+                asked = self._clock()
                 await self.ask()
                 if task is not None and (self.epoch != epoch or task.done()):
                     await _ended(task)
                     task = None
                 if task is None and self.epoch:
                     epoch = self.epoch
-                    task = asyncio.create_task(_as_task(duty), name="leading")
+                    task = asyncio.create_task(duty(epoch), name="leading")
+                # A slow answer has used up some of the lease.
+                pause = max(0.0, asked + self._every - self._clock())
                 if task is None:
-                    await asyncio.sleep(self._every)
+                    await asyncio.sleep(pause)
                 else:
-                    await asyncio.wait((task,), timeout=self._every)
+                    await asyncio.wait((task,), timeout=pause)
         finally:
             if task is not None:
                 task.cancel()
@@ -111,10 +111,6 @@ class Leadership:
                 await self._ledger.lead(self._holder, 0.0)
             except StoreUnavailable as e:
                 log.warning("leadership.not_resigned", error=str(e))
-
-
-async def _as_task(duty: Callable[[], Awaitable[None]]) -> None:
-    await duty()
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -3,12 +3,17 @@
 Alertmanager forgets its alerts when it restarts and drops those that nobody repeats. So nothing is queued: each
 endpoint holds the newest state of every incident and sends all of it every ``resend`` seconds and whenever something
 opens or ends. Every member of a cluster is told by itself, as its documentation asks.
+
+Of several agents one speaks. Alertmanager takes whatever comes last, so nothing leaves after the sender's lease: what
+was frozen or held up on its way is not sent when it comes to, and not delivered late by the kernel.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -18,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import msgspec
 import structlog
+from aiohttp.abc import AbstractStreamWriter
 
 from agent.alerts.incidents import identity
 from agent.alerts.types import Incident
@@ -26,14 +32,16 @@ from agent.events import mask_addresses
 log = structlog.get_logger()
 
 _BATCH = 256
-_TIMEOUT = aiohttp.ClientTimeout(total=10, connect=5)
+_LONGEST = 10.0  # seconds a request may take
+_TIMEOUT = aiohttp.ClientTimeout(connect=5)
 _FIRST_RETRY = 1.0
 # Answers that speak of an alert and not of the request: the same alert would be refused again.
 _BAD_ALERT = (400, 422)
 # As Prometheus does it: so many missed repeats, and Alertmanager takes a firing alert as resolved.
 _HORIZON = 4
-# And longer than it takes until another agent leads: an alert that ended meanwhile would be told anew.
-_LEAST_HORIZON = 30.0
+# And longer than another agent needs to lead, than an upgrade, and than most failures of a store, while which nobody
+# speaks: an alert that ended meanwhile would be told twice, and its end would be false.
+_LEAST_HORIZON = 1800.0
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -66,8 +74,8 @@ class Notifier:
 
     ``on_result(url, outcome)`` is called with ``sent`` for each request that carried alerts and was taken, with
     ``failed`` for each try that was not, and with ``rejected`` once per alert that an Alertmanager will not take.
-    ``clock`` gives Unix seconds. While ``may_tell()`` is false no alert goes out, only the empty batch that shows
-    whether an Alertmanager can be reached.
+    ``clock`` gives Unix seconds. ``lease()`` is for how many seconds this process may speak: at 0 no alert goes out,
+    only the empty batch that shows whether an Alertmanager can be reached.
     """
 
     def __init__(
@@ -75,14 +83,13 @@ class Notifier:
         endpoints: Iterable[Endpoint],
         *,
         resend: float = 60.0,
-        may_tell: Callable[[], bool] = lambda: True,
+        lease: Callable[[], float] = lambda: _LONGEST,
         on_result: Callable[[str, str], None] = lambda url, outcome: None,
         clock: Callable[[], float] = time.time,
         generator_url: str = "",
     ) -> None:
         self._channels = [
-            _Channel(e, resend, on_result, clock=clock, generator_url=generator_url, may_tell=may_tell)
-            for e in endpoints
+            _Channel(e, resend, on_result, clock=clock, generator_url=generator_url, lease=lease) for e in endpoints
         ]
 
     def update(self, incidents: Iterable[Incident]) -> None:
@@ -98,13 +105,38 @@ class Notifier:
 
     async def run(self) -> None:
         """Send until cancelled. Says nothing on the way out: an alert outlives a restart by its horizon."""
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session, asyncio.TaskGroup() as group:
+        connector = aiohttp.TCPConnector(socket_factory=_socket)
+        async with (
+            aiohttp.ClientSession(timeout=_TIMEOUT, connector=connector) as session,
+            asyncio.TaskGroup() as group,
+        ):
             for channel in self._channels:
                 group.create_task(channel.run(session))
 
 
 class _Failed(Exception):
     """This try did not succeed; a later one may."""
+
+
+class _Body(aiohttp.BytesPayload):
+    """Alerts that leave within the lease: the time for a connection may have used it up."""
+
+    def __init__(self, alerts: bytes, lease: Callable[[], float]) -> None:
+        super().__init__(alerts, content_type="application/json")
+        self._lease = lease
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        if self._lease() <= 0:
+            raise _Failed("no longer the leader")
+        await super().write_with_length(writer, content_length)
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """One that forgets at its end what has not arrived: else a network that was cut would bring it minutes later."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return made
 
 
 class _Channel:
@@ -118,20 +150,20 @@ class _Channel:
         *,
         clock: Callable[[], float],
         generator_url: str,
-        may_tell: Callable[[], bool],
+        lease: Callable[[], float],
     ) -> None:
         url = urlsplit(endpoint.url)
         username = endpoint.username or unquote(url.username or "")
         password = endpoint.password or unquote(url.password or "")
         self.label = endpoint.label
         self.target = f"{self.label}/api/v2/alerts"
-        self.headers = {"Content-Type": "application/json"}
+        self.headers = {}
         if endpoint.token:
             self.headers["Authorization"] = f"Bearer {endpoint.token}"
         elif username:
             self.headers["Authorization"] = aiohttp.encode_basic_auth(username, password)
         self.resend, self.on_result, self.clock, self.generator_url = resend, on_result, clock, generator_url
-        self.may_tell = may_tell
+        self.lease = lease
         self.state: dict[str, Incident] = {}
         self.rejected: set[str] = set()
         self.changed = asyncio.Event()
@@ -162,7 +194,7 @@ class _Channel:
 
     async def _tell(self, session: aiohttp.ClientSession) -> bool:
         """Send the whole state. Whether it arrived (what was rejected counts as dealt with)."""
-        state = self.state if self.may_tell() else {}
+        state = self.state if self.lease() > 0 else {}
         wanted = [(key, incident) for key, incident in state.items() if key not in self.rejected]
         try:
             # With nothing to tell an empty batch goes out: a wrong address or password shows before it matters.
@@ -193,8 +225,14 @@ class _Channel:
     async def _post(self, session: aiohttp.ClientSession, incidents: Sequence[Incident]) -> str:
         """``""`` when taken, what was said when an alert is bad. Raises ``_Failed`` for everything else."""
         body = msgspec.json.encode([self._alert(incident) for incident in incidents])
+        lease = self.lease if incidents else lambda: _LONGEST
         try:
-            async with session.post(self.target, data=body, headers=self.headers, allow_redirects=False) as response:
+            async with (
+                asyncio.timeout(min(lease(), _LONGEST)),
+                session.post(
+                    self.target, data=_Body(body, lease), headers=self.headers, allow_redirects=False
+                ) as response,
+            ):
                 said = await response.content.read(2000)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _Failed(f"{type(error).__name__}: {error}".rstrip(": ")) from error

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -77,7 +79,7 @@ async def test_an_incident_becomes_exactly_one_alert_and_survives_a_restart_of_t
         assert alert["generatorURL"] == "https://mail.example/"
         assert unix(alert["startsAt"]) == pytest.approx(first.starts_at, abs=0.002)
         # Not resolved by the end of the agent, and gone by itself if the agent never returns.
-        assert time.time() + 20 < unix(alert["endsAt"]) < time.time() + 35
+        assert time.time() + 1790 < unix(alert["endsAt"]) < time.time() + 1805
 
         again = Notifier([Endpoint(server.url + "/")], resend=RESEND)
         again.update([first, incident("complaint")])
@@ -181,16 +183,57 @@ async def test_with_nothing_open_the_way_is_tried_all_the_same(tmp_path: Path) -
         assert outcomes == []
 
 
+async def test_what_a_lapsed_lease_finds_ready_is_not_sent() -> None:
+    pretender, leases = Pretender(), [5.0, 5.0]  # enough to begin a request, and used up before its body leaves
+    outcomes: list[str] = []
+    async with pretender.serving() as url:
+        notifier = Notifier(
+            [Endpoint(url)], resend=RESEND, lease=lambda: leases.pop() if leases else 0.0,
+            on_result=lambda url, outcome: outcomes.append(outcome),
+        )  # fmt: skip
+        notifier.update([incident()])
+        async with running(notifier):
+            await eventually(lambda: len(pretender.bodies) >= 2)
+    assert not leases
+    assert outcomes == ["failed"]
+    assert set(pretender.bodies) == {b"[]"}, "it goes on showing whether the way is open"
+
+
+async def test_what_the_lease_has_not_brought_over_does_not_come_later() -> None:
+    with socket.socket() as hung:
+        hung.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        hung.bind(("127.0.0.1", 0))
+        hung.listen()
+        ends, outcomes = time.monotonic() + 0.3, list[float]()
+        notifier = Notifier(
+            [Endpoint(f"http://127.0.0.1:{hung.getsockname()[1]}")], lease=lambda: ends - time.monotonic(),
+            on_result=lambda url, outcome: outcomes.append(time.monotonic()),
+        )  # fmt: skip
+        large = msgspec.structs.replace(incident(), annotations={"description": "x" * 40_000})
+        notifier.update([large])
+        async with running(notifier):
+            await eventually(lambda: outcomes)
+        assert outcomes[0] - ends < 1
+        peer, _ = hung.accept()
+        arrived = 0
+        with peer, contextlib.suppress(ConnectionResetError):
+            while data := peer.recv(65536):
+                arrived += len(data)
+        assert 0 < arrived < 40_000
+
+
 class Pretender:
     """Answers as an Alertmanager in trouble would; what a real one cannot be made to say."""
 
     def __init__(self, *statuses: int) -> None:
         self.statuses = list(statuses)
         self.seen: list[web.Request] = []
+        self.bodies: list[bytes] = []
         self.at: list[float] = []
 
     async def _answer(self, request: web.Request) -> web.Response:
         self.seen.append(request)
+        self.bodies.append(await request.read())
         self.at.append(time.monotonic())
         status = self.statuses.pop(0) if self.statuses else 200
         return web.Response(status=status, headers={"Location": "/elsewhere"} if status == 302 else {})

@@ -35,20 +35,20 @@ class Clock:
 
 def made(store: Store, clock: Clock, holder: str = "me") -> Leadership:
     ledger: Any = store
-    return Leadership(ledger, holder, patience=60.0, lease=9.0, every=3.0, clock=clock)
+    return Leadership(ledger, holder, lease=9.0, every=3.0, clock=clock)
 
 
 async def test_a_lease_lapses_by_ones_own_clock() -> None:
     store, clock = Store(), Clock()
     one = made(store, clock)
-    assert (one.epoch, one.may_tell) == (0, False)
+    assert (one.epoch, one.remaining) == (0, 0.0)
     assert await one.ask()
-    assert (one.epoch, one.may_tell, one.leader) == (1, True, "me")
+    assert (one.epoch, one.remaining, one.leader) == (1, 9.0, "me")
     clock.now += 8.9
     assert one.epoch == 1
     clock.now += 0.2
     # As after a stop of the whole process: nothing is done, and nothing told, before the store was asked.
-    assert (one.epoch, one.may_tell) == (0, False)
+    assert (one.epoch, one.remaining) == (0, 0.0)
     assert await one.ask()
     assert one.epoch == 1
 
@@ -59,28 +59,46 @@ async def test_another_leader_ends_it_at_once() -> None:
     await one.ask()
     store.lease = Lease("other", 2)
     assert not await one.ask()
-    assert (one.epoch, one.may_tell, one.leader) == (0, False, "other")
+    assert (one.epoch, one.remaining, one.leader) == (0, 0.0, "other")
 
 
-async def test_without_a_store_what_was_open_is_told_for_a_while_and_nothing_decided() -> None:
+async def test_a_store_that_does_not_answer_ends_it_with_the_lease() -> None:
     store, clock = Store(), Clock()
     one = made(store, clock)
     await one.ask()
     store.down = True
-    for _ in range(3):
-        clock.now += 3.0
-        await one.ask()
-    clock.now += 1.0
-    assert (one.epoch, one.may_tell) == (0, True)
-    clock.now += 56.0
-    await one.ask()
-    assert one.may_tell
-    clock.now += 5.0
-    await one.ask()
-    assert not one.may_tell  # beyond its patience
-    never = made(store, clock, "never led")
-    await never.ask()
-    assert not never.may_tell
+    clock.now += 6.0
+    assert await one.ask()
+    assert one.remaining == 3.0
+    clock.now += 3.0
+    # Somebody else may be able to ask it: from here on nothing is decided, and nothing told.
+    assert (one.epoch, one.remaining) == (0, 0.0)
+    store.down = False
+    assert await one.ask()
+    assert one.epoch == 1, "nobody led meanwhile"
+
+
+async def test_a_slow_answer_is_asked_for_again_the_sooner() -> None:
+    store, clock, at = Store(), Clock(), list[float]()
+    ledger: Any = store
+    answer = store.lead
+
+    async def slow(holder: str, seconds: float) -> Lease:
+        at.append(clock.now)
+        clock.now += 4.0
+        return await answer(holder, seconds)
+
+    store.lead = slow  # type: ignore[method-assign]
+
+    async def duty(epoch: int) -> None:
+        await asyncio.sleep(3600)
+
+    running = asyncio.create_task(Leadership(ledger, "me", lease=9.0, every=3.0, clock=clock).run(duty))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert at[:3] == [100.0, 104.0, 108.0]
 
 
 async def test_a_duty_runs_while_it_leads_and_anew_in_the_next_epoch() -> None:
@@ -89,8 +107,8 @@ async def test_a_duty_runs_while_it_leads_and_anew_in_the_next_epoch() -> None:
     one = Leadership(ledger, "me", lease=9.0, every=0.01, clock=clock)
     seen: list[str] = []
 
-    async def duty() -> None:
-        seen.append(f"begun {one.epoch}")
+    async def duty(epoch: int) -> None:
+        seen.append(f"begun {epoch}")
         try:
             await asyncio.sleep(3600)
         finally:
@@ -117,7 +135,7 @@ async def test_a_duty_that_the_store_fails_is_tried_again_and_a_defect_is_not_hi
     one = Leadership(ledger, "me", lease=9.0, every=0.01, clock=clock)
     tries = 0
 
-    async def duty() -> None:
+    async def duty(epoch: int) -> None:
         nonlocal tries
         tries += 1
         if tries == 1:

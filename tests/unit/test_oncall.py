@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Mapping
 
 import msgspec
 import pytest
@@ -105,6 +106,54 @@ async def test_what_the_store_did_not_keep_is_decided_anew() -> None:
     assert await agent.look(BOUNCE, COMPLAINT) == ["bounce open", "complaint open"]
     agent.oncall.undo(decision)  # too late: others were taken meanwhile
     assert len(agent.oncall.incidents()) == 2
+
+
+async def test_a_commit_that_is_lost_on_its_way_back_leaves_nothing_behind() -> None:
+    class Lossy(Store):
+        lost = False
+
+        async def save(self, kind: str, documents: Mapping[str, bytes | None], *, epoch: int = 0) -> None:
+            await super().save(kind, documents, epoch=epoch)
+            if self.lost:
+                raise StoreUnavailable("connection lost")
+
+    agent = Agent(store := Lossy())
+    assert await agent.look(COMPLAINT) == ["complaint open"]
+    store.lost = True
+    decision = agent.oncall.follow([BOUNCE, COMPLAINT], agent.now)
+    agent.oncall.take(decision)
+    with pytest.raises(StoreUnavailable):
+        await agent.oncall.save(1)
+    agent.oncall.undo(decision)
+    assert len(store.documents["incident"]) == 2
+    # The breach is over before anybody was told of it: whoever leads next must not find it.
+    store.lost = False
+    assert await agent.look(COMPLAINT) == ["complaint open"]
+    assert len(store.documents["incident"]) == 1
+
+
+async def test_an_answer_of_before_the_last_leader_comes_too_late() -> None:
+    class Slow(Store):
+        def __init__(self) -> None:
+            super().__init__()
+            self.held = asyncio.Event()
+
+        async def load(self, kind: str) -> dict[str, bytes]:
+            found = await super().load(kind)
+            if kind == "incident" and not self.held.is_set():
+                self.held.set()
+                await asyncio.sleep(0.01)
+            return found
+
+    store = Slow()
+    former, agent = Agent(store), Agent(store)
+    looking_on = asyncio.create_task(agent.oncall.load())
+    await store.held.wait()
+    await former.look(BOUNCE)
+    await agent.oncall.load()
+    await looking_on
+    agent.oncall.tell()
+    assert agent.told == ["bounce open"]
 
 
 async def test_what_was_decided_on_other_incidents_is_not_taken() -> None:
