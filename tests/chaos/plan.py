@@ -23,8 +23,9 @@ class Blow(NamedTuple):
 
 # Two things happen at a time, one of each; who leads may be struck only while the store is well.
 STORE_SIDE = [
-    *[("kill", "leader"), ("freeze", "leader"), ("cut store of", "leader"), ("kill", "postgresql")],
-    *[("restart", "postgresql"), ("freeze", "postgresql"), ("cut store of", "replica"), ("kill store of", "replica")],
+    *[("kill", "leader"), ("freeze", "leader"), ("cut store of", "leader"), ("cut off", "leader")],
+    *[("kill", "postgresql"), ("restart", "postgresql"), ("freeze", "postgresql")],
+    *[("cut store of", "replica"), ("kill store of", "replica")],
 ]
 BUS_SIDE = [
     *[("kill", "broker"), ("restart", "broker"), ("freeze", "broker"), ("kill", "edge"), ("freeze", "edge")],
@@ -36,6 +37,7 @@ def plan(kinds: list[tuple[str, str]], rng: random.Random) -> Iterator[Blow]:
     """For ever; every kind in each round."""
     while True:
         for what, whom in rng.sample(kinds, len(kinds)):
-            longest = 14.0 if whom == "leader" else 4.0
-            shortest = 12.5 if whom == "leader" else 0.5
+            # Who leads is away for longer than it takes until another does.
+            longest = 13.0 if whom == "leader" else 4.0
+            shortest = 10.0 if whom == "leader" else 0.5
             yield Blow(what, whom, rng.uniform(shortest, longest), rng.random() < 0.5, rng.uniform(0.5, 2.0))

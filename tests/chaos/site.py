@@ -8,13 +8,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from agent.alerts.types import Incident
 from agent.clock import DAY, HOUR, MINUTE
+from agent.leadership import LEASE
 from agent.ledger.base import Cell, Server
 from agent.ledger.postgres import PostgresLedger
 from agent.simulate import SIMULATORS, KeyPair
@@ -27,10 +29,11 @@ from tests.servers.base import wait_until
 from tests.servers.line import Line, line
 from tests.servers.mosquitto import Mosquitto, mosquitto
 from tests.servers.postgres import PASSWORD, Postgres, postgres
-from tests.servers.receiver import Receiver, labels, receiver
+from tests.servers.receiver import Receiver, receiver, to_be_told
 
 REPLICAS = 4
 STATED = 15.0  # seconds until another agent leads
+QUIET = 5.0  # seconds after which what is over is told to be over
 KEY, BUS_KEY = "i" * 40, "b" * 40
 STREAMS = ["transactional", "newsletter"]
 STEADY = ("example.com", "news.example.org")
@@ -38,19 +41,35 @@ DATABASE = "mail"
 Counts = Counter[tuple[Cell, str]]
 
 
-class Site:
-    """The servers, and what was done to them."""
+class Failover(NamedTuple):
+    """What became of a blow to the leader, in seconds since: the end of its lease by the store's clock, another leader,
+    and that one's first word to the Alertmanager (``None``: it had nothing to say, or was struck itself)."""
 
-    def __init__(self, seed: int) -> None:
+    blow: str
+    lapsed: float
+    followed: float
+    told: float | None
+
+    def __str__(self) -> str:
+        told = "" if self.told is None else f", told after {self.told:.1f} s"
+        return f"{self.blow}: lease over after {self.lapsed:.1f} s, another led after {self.followed:.1f} s{told}"
+
+
+class Site:
+    """The servers, and what was done to them. ``bad`` are domains that go bad, ``doors`` sources that are refused."""
+
+    def __init__(self, seed: int, bad: list[str], doors: list[str]) -> None:
+        self.bad, self.doors = bad, doors
         self.rng = random.Random(seed)
         self.keys: dict[str, KeyPair] = {
             p: SIMULATORS[p].new_credentials() for p in ("sendgrid", "postmark", "mailgun")
         }
         self.blows: Counter[str] = Counter()
-        self.failovers: list[tuple[str, float]] = []
+        self.failovers: list[Failover] = []
         self.replicas: list[Supervised] = []
         self.edge: Supervised
         self.stores: list[Line] = []
+        self.alerts: list[Line] = []
         self.buses: list[Line] = []  # the edge's is the last
         self.postgres: Postgres
         self.broker: Mosquitto
@@ -58,7 +77,7 @@ class Site:
         self.receiver: Receiver
         self.balancer: Balancer
 
-    async def open(self, stack: AsyncExitStack, folder: Path, bad: list[str]) -> None:
+    async def open(self, stack: AsyncExitStack, folder: Path) -> None:
         """Start everything; ``stack`` ends it."""
         servers = stack.enter_context(ExitStack())
         enter = servers.enter_context
@@ -69,10 +88,14 @@ class Site:
         self.alertmanager = await asyncio.to_thread(enter, alertmanager(folder / "am", webhook=self.receiver.url))
         for _ in range(REPLICAS):
             self.stores.append(await stack.enter_async_context(line(self.postgres.port)))
+            self.alerts.append(await stack.enter_async_context(line(self.alertmanager.port)))
         for _ in range(REPLICAS + 1):
             self.buses.append(await stack.enter_async_context(line(self.broker.port)))
         sendgrid = {"provider": "sendgrid", "streams": STREAMS, **self.keys["sendgrid"].settings}
-        own = [{"name": p, "provider": p, "streams": STREAMS, **self.keys[p].settings} for p in ("postmark", "mailgun")]
+        own = [
+            {"name": name, "provider": provider, "streams": STREAMS, **self.keys[provider].settings}
+            for name, provider in (("mailgun",) * 2, *((name, "postmark") for name in ("postmark", *self.doors)))
+        ]
         for number in range(REPLICAS):
             settings = {
                 "store": {"url": self.postgres.url(DATABASE, self.stores[number].port), "password": PASSWORD,
@@ -80,9 +103,11 @@ class Site:
                 "bus": self._bus("core", f"core-{number}", self.buses[number]),
                 "sources": [*own, {"name": "direct", **sendgrid}, {"name": "relayed", "provider": "sendgrid",
                                                                    "relayed": True}],
-                "domains": [{"name": name} for name in (*STEADY, *bad)],
+                "domains": [{"name": name} for name in (*STEADY, *self.bad)],
                 "dns": {"resolvers": ["127.0.0.1:9"], "mailbox_lookup": False},
-                "vitals": {"interval": "1s"}, "alertmanagers": [self.alertmanager.url], "alerts": {"resend": "2s"},
+                "vitals": {"interval": "1s"},
+                "alertmanagers": [f"http://127.0.0.1:{self.alerts[number].port}"],
+                "alerts": {"resend": "2s", "quiet_period": QUIET},
             }  # fmt: skip
             self.replicas.append(
                 await stack.enter_async_context(Supervised(Agent(folder / f"core-{number}", settings)))
@@ -123,27 +148,46 @@ class Site:
             await self._strike_agent(blow, self.replicas[number], number)
         else:
             epoch, number = await self._leader()
-            began = time.monotonic()
             striking = asyncio.create_task(self._strike_agent(blow, self.replicas[number], number))
-            while (await asyncio.to_thread(self._lease))[0] in (0, epoch):
-                await asyncio.sleep(0.1)
-                if time.monotonic() - began > 3 * STATED:
-                    break
-            self.failovers.append((str(blow), time.monotonic() - began))
+            self.failovers.append(await self._failover(str(blow), epoch))
             await striking
 
-    def _lease(self) -> tuple[int, str]:
-        """The epoch and its holder, as the store knows them."""
+    async def _failover(self, blow: str, epoch: int) -> Failover:
+        began = lapses = time.time()
+        while time.time() < began + 3 * STATED:
+            now, _, expires = await asyncio.to_thread(self._lease)
+            if now > epoch:
+                followed = expires - LEASE
+                told = await asyncio.to_thread(self._first_told, now, followed)
+                return Failover(blow, lapses - began, followed - began, told and told - began)
+            lapses = max(lapses, expires)
+            await asyncio.sleep(0.2)
+        return Failover(blow, lapses - began, 3 * STATED, None)
+
+    def _first_told(self, epoch: int, since: float) -> float | None:
+        """When the Alertmanager first heard something after ``since`` (Unix seconds) from the leader of ``epoch``."""
+        while self.alertmanager.alerts() and time.time() < since + STATED and self._lease()[0] in (0, epoch):
+            heard = [datetime.fromisoformat(alert["updatedAt"]).timestamp() for alert in self.alertmanager.alerts()]
+            if after := [at for at in heard if at > since]:
+                return min(after)
+            time.sleep(0.2)
+        return None
+
+    def _lease(self) -> tuple[int, str, float]:
+        """The epoch, its holder and when it expires (Unix seconds), as the store knows them."""
         try:
-            epoch, _, holder = self.postgres.sql("SELECT epoch, holder FROM mailvitals.lease", DATABASE).partition("|")
+            said = self.postgres.sql(
+                "SELECT epoch, holder, extract(epoch FROM expires) FROM mailvitals.lease", DATABASE
+            )
         except OSError:
-            return 0, ""
-        return int(epoch), holder
+            return 0, "", 0.0
+        epoch, holder, expires = said.split("|")
+        return int(epoch), holder, float(expires)
 
     async def _leader(self) -> tuple[int, int]:
         """The epoch and the number of the replica that leads it, once there is one alive."""
         while True:
-            epoch, holder = await asyncio.to_thread(self._lease)
+            epoch, holder, _ = await asyncio.to_thread(self._lease)
             for number, one in enumerate(self.replicas):
                 if one.running and f"-{one.pid}-" in holder:
                     return epoch, number
@@ -170,10 +214,14 @@ class Site:
         elif blow.what == "freeze":
             await one.freeze(blow.seconds)
         else:
-            way = (self.buses if blow.what == "cut bus of" else self.stores)[number]
-            way.cut()
+            ways = {"cut bus of": [self.buses], "cut store of": [self.stores],
+                    "cut off": [self.buses, self.stores, self.alerts]}[blow.what]  # fmt: skip
+            for way in ways:
+                way[number].cut()
             await asyncio.sleep(blow.seconds)
-            way.mend(lost=blow.lost)
+            for way in ways:
+                # No network keeps for others what their sender has taken back.
+                way[number].mend(lost=blow.lost or way is self.alerts)
 
     # What there must be in the end.
 
@@ -183,11 +231,22 @@ class Site:
             await one.ready()
         spooled = lambda: b"mailvitals_bus_spool_messages 0.0" in self.edge.agent.get("/metrics")  # noqa: E731
         await asyncio.to_thread(wait_until, spooled, 60, "the spool to be empty")
-        want = await self.incidents()
-        told = lambda: self.receiver.told["firing"].keys() >= {labels(i.labels) for i in want}  # noqa: E731
-        await asyncio.to_thread(wait_until, told, 30, "every incident to be told")
-        for one in (self.edge, *self.replicas):
-            assert await one.stop() == 0
+        # What was sent last is decided by then, and what is over has been over for its quiet period.
+        await asyncio.sleep(QUIET + 3)
+        end = time.monotonic() + 30
+        while not await self._all_told():
+            assert time.monotonic() < end, "not every incident was told"
+            await asyncio.sleep(0.2)
+        assert await self.edge.stop() == 0
+        assert await asyncio.gather(*(one.stop() for one in self.replicas)) == [0] * REPLICAS
+
+    async def _all_told(self) -> bool:
+        incidents = await self.incidents()
+        over = {to_be_told(i.labels, i.starts_at) for i in incidents if i.resolved_at}
+        ever = {to_be_told(i.labels, i.starts_at) for i in incidents}
+        told = self.receiver.told
+        closing = [i for i in incidents if i.state == "closing"]
+        return told["firing"].keys() >= ever and told["resolved"].keys() >= over and not closing
 
     def ledger(self) -> PostgresLedger:
         return PostgresLedger(Server(self.postgres.url(DATABASE), PASSWORD), KEY.encode())

@@ -7,22 +7,34 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Labels = tuple[tuple[str, str], ...]
 
 
+Told = tuple[Labels, datetime]
+"""An alert, by its labels and its start."""
+
+
 class Receiver:
-    """``told`` is how often each alert, by its labels, was told to be ``firing`` or ``resolved``."""
+    """``told`` is how often each alert was told to be ``firing`` or ``resolved``."""
 
     def __init__(self) -> None:
         self.url = ""
-        self.told: dict[str, Counter[Labels]] = {"firing": Counter(), "resolved": Counter()}
+        self.told: dict[str, Counter[Told]] = {"firing": Counter(), "resolved": Counter()}
 
     def take(self, notification: dict[str, Any]) -> None:
         for alert in notification["alerts"]:
-            self.told[alert["status"]][labels(alert["labels"])] += 1
+            start = datetime.fromisoformat(alert["startsAt"])
+            self.told[alert["status"]][labels(alert["labels"]), start] += 1
+
+
+def to_be_told(of: dict[str, str], starts_at: float) -> Told:
+    """An alert with these labels that began at ``starts_at`` (Unix seconds), as it is sent: to the millisecond."""
+    text = datetime.fromtimestamp(starts_at, UTC).isoformat(timespec="milliseconds")
+    return labels(of), datetime.fromisoformat(text)
 
 
 def labels(of: dict[str, str]) -> Labels:
