@@ -19,6 +19,7 @@ from agent.alerts.incidents import step
 from agent.alerts.types import Condition, Incident
 from agent.clock import DAY, HOUR
 from agent.vitals import bounds
+from agent.vitals.late import Days
 from agent.vitals.phases import Phase
 from agent.vitals.rates import FIELDS, Counts
 from agent.vitals.sequence import LEAST_FAILURES, Course
@@ -183,15 +184,13 @@ class Told:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._course = Course(target.share(target.breach))
-        self._days: dict[int, tuple[int, int]] = {}
+        self._days = Days()
         self._windows = {window: (deque[Hour](), [0] * len(FIELDS)) for window in target.windows}
 
     def take(self, start: int, counts: Counts) -> None:
         failures, trials = self._target.of(counts)
         self._course.take(start, failures, trials, self._target.memory)
-        day = start - start % DAY
-        before = self._days.get(day, (0, 0))
-        self._days[day] = before[0] + failures, before[1] + trials
+        self._days.take(start, failures, trials)
         for hours, sums in self._windows.values():
             hours.append((start, counts))
             _add(sums, counts, 1)
@@ -204,9 +203,8 @@ class Told:
                 _add(sums, hours.popleft()[1], -1)
             totals[window] = Counts(*sums)
         if target.name == "complaint":
-            oldest = now - target.memory - DAY
-            self._days = {day: both for day, both in self._days.items() if day > oldest}
-            stands = standing_of_days([(day, *both) for day, both in self._days.items()], target, float(now))
+            self._days.keep(now - target.memory - DAY)
+            stands = standing_of_days(self._days, target, float(now))
         else:
             stands = standing(self._course, target, float(now))
         return judge(target, totals, stands, float(now))

@@ -15,59 +15,23 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from random import Random
 from statistics import mean
 
 from agent.clock import HOUR, WEEK
-from agent.vitals import bounds
-from agent.vitals.rates import Counts
 from agent.vitals.sequence import MOUNTING, Course
-from agent.vitals.types import TargetVerdict
-from agent.vitals.verdicts import Target, judge, standing
+from agent.vitals.verdicts import Target
+from bench import coverage
+from bench.senders import NATURES, Hour, Nature, hours, independent
 
 LIMIT = 0.01
 BOUNCE = Target(name="bounce", windows=("24h", "7d"), met=LIMIT, breach=LIMIT)
 QUARTER = 90 * 24
 QUIET = 30 * 24
 LATEST = 90 * 24  # hours after which a change counts as found, so that means are not biased downwards unseen
-
-Hour = list[int]
-"""The failures of one hour by their place among its mails, in order."""
-
-
-def independent(random: Random, rate: float, mails: int) -> Hour:
-    """Each mail fails by itself."""
-    failed, at = [], 0
-    while True:
-        at += int(math.log(1 - random.random()) / math.log1p(-rate)) + 1
-        if at > mails:
-            return failed
-        failed.append(at)
-
-
-def overdispersed(rho: float, random: Random, rate: float, mails: int) -> Hour:
-    """Beta-binomial: each hour has a rate of its own, of which ``rho`` is the correlation within the hour."""
-    size = 1 / rho - 1
-    return independent(random, max(1e-9, random.betavariate(rate * size, (1 - rate) * size)), mails)
-
-
-def in_bursts(size: int, random: Random, rate: float, mails: int) -> Hour:
-    """Failures come in lumps of up to twice ``size`` - 1 neighbouring mails, of ``size`` on average."""
-    failed: set[int] = set()
-    for start in independent(random, rate / size, mails):
-        failed.update(range(start, min(start + random.randint(1, 2 * size - 1), mails + 1)))
-    return sorted(failed)
-
-
-Nature = Callable[[Random, float, int], Hour]
-NATURES: dict[str, Nature] = {
-    "independent": independent,
-    "hours differ (beta-binomial, correlation 0.02)": partial(overdispersed, 0.02),
-    "lumps of 3 mails on average": partial(in_bursts, 3),
-}
 
 
 class Agent:
@@ -162,16 +126,6 @@ METHODS: dict[str, Method] = {
 }
 
 
-def hours(random: Random, nature: Nature, rate: float, monthly: int, count: int) -> Iterator[tuple[Hour, int]]:
-    """``count`` hours of a sender: failures and mails. Volume has a day and a fraction of a mail is carried on."""
-    owed = 0.0
-    for h in range(count):
-        owed += monthly / 720 * (1 + 0.6 * math.sin(2 * math.pi * h / 24))
-        mails, owed = int(owed), owed - int(owed)
-        if mails:
-            yield nature(random, rate, mails), mails
-
-
 def false_alarms(method: Method, nature: Nature, rate: float, monthly: int, seed: int) -> int:
     """Breaches said in one quarter after a quiet month, all at a rate within the limit."""
     random, judge_, found = Random(seed), method(), 0
@@ -218,32 +172,6 @@ def flaps(rate: float, monthly: int, seed: int) -> tuple[int, float]:
     return said, ended
 
 
-def coverage(rate: float, monthly: int, days: int, seed: int) -> tuple[int, bool, bool, bool]:
-    """Of the published 95 % bounds over 24h: looks at fixed times whose interval misses the true rate (one a day), and
-    whether any of the looks (one an hour) missed it. At the limit: whether the product, or the 95 % bound by itself,
-    ever said ``met``."""
-    random, day, misses, worst = Random(seed), deque[tuple[int, int]](maxlen=24), 0, False
-    course, by_bound, by_proof, week = Course(LIMIT), False, False, deque[tuple[int, int]](maxlen=168)
-    for h, (failed, mails) in enumerate(hours(random, independent, rate, monthly, 24 * (days + 1))):
-        day.append((len(failed), mails))
-        week.append((len(failed), mails))
-        course.take(h * HOUR, len(failed), mails, WEEK)
-        if h < 24:
-            continue
-        x, n = sum(d[0] for d in day), sum(d[1] for d in day)
-        missed = not bounds.lower(x, n) <= rate <= bounds.upper(x, n)
-        misses += missed and h % 24 == 0
-        worst |= missed
-        by_bound |= bounds.upper(x, n) <= LIMIT
-        totals = {
-            window: Counts(delivered=sum(n - x for x, n in held), hard=sum(x for x, _ in held))
-            for window, held in (("24h", day), ("7d", week))
-        }
-        now = h * HOUR + HOUR - 1.0
-        by_proof |= judge(BOUNCE, totals, standing(course, BOUNCE, now), now).verdict is TargetVerdict.MET
-    return misses, worst, by_bound, by_proof
-
-
 def information_bound(rate: float, alpha: float = 0.01) -> float:
     """Mails that no method can do without on average."""
     kl = rate * math.log(rate / LIMIT) + (1 - rate) * math.log((1 - rate) / (1 - LIMIT))
@@ -265,7 +193,8 @@ def main() -> None:
         print(__doc__.split("\n\n    python")[0])
         for name, nature in NATURES.items():
             table(name, nature, over, main=nature is independent)
-        rest(over)
+        endings(over)
+        coverage.main(over)
     print(f"\nseed {args.seed}, {time.perf_counter() - began:.0f} s")
 
 
@@ -281,7 +210,7 @@ def table(name: str, nature: Nature, over: Callable[..., list[object]], *, main:
             for monthly in (5_000, 50_000, 500_000):
                 runs = {5_000: 100, 50_000: 40, 500_000: 4}[monthly]
                 if method is Agent and main and (monthly, rate) == (50_000, 0.005):
-                    runs = 1000
+                    runs = 600
                 found = over(partial(false_alarms, method, nature, rate, monthly), runs)
                 row.append(f"{mean(found):>11.3f}")  # type: ignore[type-var]
             print(f"{method_name:21} {100 * rate:.1f} %" + "".join(row))
@@ -299,21 +228,12 @@ def table(name: str, nature: Nature, over: Callable[..., list[object]], *, main:
     print(f"{'information bound':28}" + bound)
 
 
-def rest(over: Callable[..., list[object]]) -> None:
+def endings(over: Callable[..., list[object]]) -> None:
     print("\n== how a breach ends: 20 bad days, then 0.5 %, at 50,000 a month\n")
     for rate in (0.015, 0.03, 0.1):
         found = over(partial(flaps, rate, 50_000), 40)
         said, ended = zip(*found, strict=True)  # type: ignore[call-overload]
         print(f"bad at {100 * rate:>4.1f} %: breaches said {mean(said):.2f}, ended after {mean(ended):.0f} hours")
-    print("\n== coverage of the published 95 % bounds over 24h, at 50,000 a month, 30 days\n")
-    for rate in (0.005, 0.01, 0.02):
-        found = over(partial(coverage, rate, 50_000, 30), 30)
-        misses, worst, by_bound, by_proof = zip(*found, strict=True)  # type: ignore[call-overload]
-        print(
-            f"true rate {100 * rate:.1f} %: at a fixed time {1 - sum(misses) / (30 * len(misses)):.1%}; at every hour "
-            f"of 30 days {1 - mean(worst):.0%}; met ever said by the 95 % bound {mean(by_bound):.0%}, by the product "
-            f"{mean(by_proof):.0%} of the months"
-        )
 
 
 if __name__ == "__main__":

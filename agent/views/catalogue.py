@@ -205,6 +205,20 @@ def _ratios() -> list[Metric]:
     return metrics
 
 
+def _anytime() -> list[Metric]:
+    return [
+        Metric(
+            f"{rate}_ratio_anytime_{end}",
+            "gauge",
+            ("domain", "window"),
+            f"{_RATE_HELP[rate]}, {end} 95 % bound that holds at every look of a month at once.",
+            whole=True,
+        )
+        for rate in ("deliverability", "bounce", "complaint")
+        for end in ("lower", "upper")
+    ]
+
+
 def _part_verdicts() -> list[Metric]:
     return [
         Metric(
@@ -220,6 +234,7 @@ def _part_verdicts() -> list[Metric]:
 
 WHOLE = (
     *_ratios(),
+    *_anytime(),
     *_part_verdicts(),
     Metric("attempted", "gauge", ("domain", "window"), "Mails attempted: delivered plus bounced.", whole=True),
     Metric(

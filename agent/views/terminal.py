@@ -82,7 +82,7 @@ class _Status:
         for reason in overall["reasons"]:
             yield _plain(f"  {reason}")
         yield from _targets(document) if options.max_width >= WIDE else _targets_narrow(document)
-        for table in (_checks(document), _incidents(document), _sources(document)):
+        for table in (_months(document), _checks(document), _incidents(document), _sources(document)):
             if table.row_count:
                 yield Text()
                 yield table
@@ -109,16 +109,19 @@ def _judgements(document: Mapping[str, Any]) -> Iterator[tuple[str, str, list[Te
     """Domain, phase, the cells of a judgement and its reason."""
     for name, domain in sorted((document["domains"] or {}).items()):
         for judgement in domain["judgements"]:
-            rate = judgement["rate"]
-            bounds = rate and rate["lower"] is not None
+            rate, target = judgement["rate"], judgement["target"]
             yield name, domain["phase"], [
-                Text(judgement["target"]), _verdict(judgement["verdict"]), Text(judgement["window"]),
-                Text(f"{rate['value']:.2%}" if rate else "–"),
-                Text(f"{rate['lower']:.2%} to {rate['upper']:.2%}" if bounds else "–"),
+                Text(target), _verdict(judgement["verdict"]), Text(judgement["window"]),
+                Text(f"{rate['value']:.2%}" if rate else "–"), _between(rate),
+                _between(domain["anytime"].get(judgement["window"], {}).get(target)),
             ], judgement["reason"]  # fmt: skip
 
 
-_JUDGEMENT = ("Target", "Verdict", "Window", "Value", "95 % bounds")
+def _between(rate: Mapping[str, Any] | None) -> Text:
+    return Text("–" if rate is None or rate["lower"] is None else f"{rate['lower']:.2%} to {rate['upper']:.2%}")
+
+
+_JUDGEMENT = ("Target", "Verdict", "Window", "Value", "95 % bounds", "At any time")
 
 
 def _targets(document: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -133,14 +136,28 @@ def _targets_narrow(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     for (name, phase), rows in groupby(_judgements(document), lambda row: row[:2]):
         yield Text()
         yield Text.assemble(_plain(name, "bold"), f" ({phase})" if phase else "")
-        for _, _, (target, verdict, window, value, bounds), why in rows:
+        for _, _, (target, verdict, window, value, bounds, anytime), why in rows:
             line = Text.assemble("  ", target, " " * (15 - len(target)), verdict)
             if value.plain != "–":
                 line.append_text(Text.assemble(" " * (18 - len(verdict)), value, f" in {window}"))
             if bounds.plain != "–":
                 line.append_text(Text.assemble(", ", bounds))
             yield line
+            if anytime.plain != "–":
+                yield Text.assemble(" " * 35, "at any time ", anytime)
             yield Padding(_plain(why, "dim"), (0, 0, 0, 4))
+
+
+def _months(document: Mapping[str, Any]) -> Table:
+    table = _table("Month so far", "Target", "Value", "At any time", "Failures", fold=("Month so far",))
+    for name, domain in sorted((document["domains"] or {}).items()):
+        for target, rate in domain["anytime"].get("month", {}).items():
+            failed = rate["denominator"] - rate["numerator"] if target == "deliverability" else rate["numerator"]
+            table.add_row(
+                _plain(name), Text(target), Text(f"{rate['value']:.2%}"), _between(rate),
+                Text(f"{failed:,} of {rate['denominator']:,}"),
+            )  # fmt: skip
+    return table
 
 
 def _checks(document: Mapping[str, Any]) -> Table:

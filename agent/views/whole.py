@@ -81,6 +81,11 @@ def _add_rates(families: dict[str, GaugeMetricFamily], prefix: str, labels: list
 def _add_domain(families: dict[str, GaugeMetricFamily], vitals: DomainVitals) -> None:
     domain = label_value(vitals.domain)
     _add_rates(families, "", [domain], vitals.rates)
+    for window, rates in vitals.anytime.items():
+        for target, rate in rates.items():
+            for end, bound in (("lower", rate.lower), ("upper", rate.upper)):
+                if bound is not None:
+                    families[f"{target}_ratio_anytime_{end}"].add_metric([domain, window], bound)
     for window, count in vitals.attempted.items():
         families["attempted"].add_metric([domain, window], count)
     for judgement in vitals.judgements:

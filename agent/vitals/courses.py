@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent.clock import DAY, HOUR
+from agent.vitals.late import Days
 from agent.vitals.rates import Counts, rates, total
 from agent.vitals.sequence import Course
 from agent.vitals.types import SCOPES, Rate
@@ -142,7 +143,7 @@ class _Series:
     def __init__(self, target: Target) -> None:
         self.course = Course(target.share(target.breach))
         self.marks: dict[int, Course] = {}  # by hour: as it was before that hour
-        self.days: dict[int, tuple[int, int]] = {}
+        self.days = Days()
         self.stood: tuple[float, Standing] | None = None  # what the days say, on which day
 
     def come(self, values: Values, since: int, target: Target) -> None:
@@ -176,21 +177,15 @@ class _Series:
     def _days(self, values: Values, since: int, target: Target) -> None:
         self.stood = None
         begin = since - since % DAY
-        oldest = min(values, default=0) - 2 * DAY
-        self.days = {day: both for day, both in self.days.items() if oldest < day < begin}
+        self.days.keep(min(values, default=0) - 2 * DAY, begin)
         for hour, each in values.items():
             if hour >= begin:
-                failures, trials = target.of(Counts(*each))
-                day = hour - hour % DAY
-                before = self.days.get(day, (0, 0))
-                self.days[day] = before[0] + failures, before[1] + trials
+                self.days.take(hour, *target.of(Counts(*each)))
 
     def standing(self, target: Target, now: float) -> Standing:
         if target.name != "complaint":
             return standing(self.course, target, now)
         today = now // DAY
         if self.stood is None or self.stood[0] != today:
-            oldest = now - target.memory - DAY
-            days = [(day, *both) for day, both in self.days.items() if day > oldest]
-            self.stood = today, standing_of_days(days, target, now)
+            self.stood = today, standing_of_days(self.days, target, now)
         return self.stood[1]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from agent.clock import HOUR, MINUTE
+from agent.vitals.anytime import MONTH, published
 from agent.vitals.budget import budget
 from agent.vitals.courses import Cell, Memory
 from agent.vitals.phases import PHASES, Phase
 from agent.vitals.rates import BOUNCE_CLASSES, COUNTED_CLASSES, FIELDS, Counts
-from agent.vitals.types import WINDOWS, Budget, DomainVitals, Judgement, Snapshot
+from agent.vitals.types import WINDOWS, Budget, DomainVitals, Judgement, Rate, Snapshot
 from agent.vitals.verdicts import STALE_AFTER, Hour, judge, targets
 from agent.vitals.volume import expected, month_start, monthly_volume, projected_volume
 
@@ -129,6 +130,7 @@ def evaluate(
         volume, to_come = monthly_volume(volumes, now), expected(volumes, now)
         judgements: tuple[Judgement, ...] = ()
         budgets: tuple[Budget, ...] = ()
+        anytime: dict[str, dict[str, Rate]] = {}
         if phase is not None:
             held = targets(
                 phase,
@@ -153,6 +155,11 @@ def evaluate(
                 for target, at in zip(held, stand, strict=True)
                 if target.name != "capacity"
             )
+            for target, at in zip(held, stand, strict=True):
+                for period in (*target.windows, MONTH) if target.name != "capacity" else ():
+                    rate = published(target, totals.get(period, so_far), period, at.scatter)
+                    if rate is not None:
+                        anytime.setdefault(period, {})[target.name] = rate
         found[domain] = DomainVitals(
             domain=domain,
             phase=phase.name if phase else "",
@@ -164,6 +171,7 @@ def evaluate(
             monthly_projection=projected_volume(volume, to_come),
             last_event_at=last_event_at,
             budgets=budgets,
+            anytime=anytime,
         )
     return Snapshot(evaluated_at=now, domains=found)
 

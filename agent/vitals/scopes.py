@@ -8,12 +8,13 @@ at a rate at the limit one false alarm in 336 hours of mail at most, holds for a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 
 import msgspec
 
-from agent.clock import DAY, HOUR
+from agent.clock import HOUR
+from agent.vitals.late import Days
 from agent.vitals.rates import Counts, total
 from agent.vitals.sequence import ALARM, PROOF, charge, course
 from agent.vitals.types import SCOPES, WINDOWS, TargetVerdict
@@ -86,21 +87,16 @@ def judge_parts(
             }
             series = [(hour, *target.of(counts)) for hour, counts in kept.items()]
             if target.name == "complaint":
-                stands = standing_of_days(_by_day(series), target, now, alarm)
+                days = Days()
+                for each in series:
+                    days.take(*each)
+                stands = standing_of_days(days, target, now, alarm)
             else:
                 stands = standing(course(series, target.share(target.breach), target.memory, alarm), target, now)
             judgement = judge(target, totals, stands, now)
             failures, trials = target.of(totals[target.windows[-1]])
             found.append(PartVerdict(scope, name, target.name, judgement.verdict, failures, trials, judgement.since))
     return tuple(found)
-
-
-def _by_day(series: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    days: dict[int, tuple[int, int]] = {}
-    for hour, failures, trials in series:
-        before = days.get(hour - hour % DAY, (0, 0))
-        days[hour - hour % DAY] = before[0] + failures, before[1] + trials
-    return [(day, *both) for day, both in days.items()]
 
 
 def explain(cells: Mapping[Cell, Counts], target: Target, dispersion: float = 1.0) -> Explanation:

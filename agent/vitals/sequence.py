@@ -43,6 +43,8 @@ PROOF = 40.0  # a proof that a rate is within its limit: two such chances of err
 # A ratio alone would convict on two bad addresses among the first ten.
 LEAST_FAILURES = 3
 MOST_DISPERSION = 5.0
+MOST_BESIDE = 10  # failures beside the first that an hour and the one before it are believed for
+PRIOR = 50.0  # the weight of having no lumps, in failures seen beside others
 
 _ABOVE = (1.25, 1.6, 3.0, 9.0, 30.0)
 _ABOVE_WEIGHTS = (0.05, 0.10, 0.33, 0.47, 0.05)
@@ -52,7 +54,6 @@ _DATING = 1  # the alternative by which the beginning of a change is found: the 
 
 _WHOLE_HOUR = 0.5  # failures expected at the limit: an hour of mail
 _KEPT = 1 - 1 / 720  # of what is known of the dispersion, from hour to hour: a memory of some 30 days
-_PRIOR = 50.0  # the weight of having no lumps, in failures seen beside others
 _NEIGHBOUR = 86400  # seconds: mail of longer ago says nothing of lumps
 
 
@@ -84,13 +85,22 @@ class Course(msgspec.Struct):
     run_failures: int = 0
     last_failures: int = 0
     last_trials: int = 0
-    lumps: float = _PRIOR
-    weight: float = _PRIOR
+    last_quiet: bool = True
+    lumps: float = PRIOR
+    weight: float = PRIOR
+    all_lumps: float = PRIOR
+    all_weight: float = PRIOR
 
     @property
     def dispersion(self) -> float:
-        """By how much the variance of failures exceeds that of independent ones, in 1..``MOST_DISPERSION``."""
+        """By how much the variance of failures exceeds that of independent ones in hours without a breach, in
+        1..``MOST_DISPERSION``."""
         return min(MOST_DISPERSION, max(1.0, self.lumps / self.weight))
+
+    @property
+    def scatter(self) -> float:
+        """As ``dispersion``, which it is not below, of all hours: what an interval of all of them has to allow for."""
+        return min(MOST_DISPERSION, max(self.dispersion, self.all_lumps / self.all_weight))
 
     def copy(self) -> Course:
         """A course of its own that has come as far."""
@@ -125,32 +135,33 @@ class Course(msgspec.Struct):
             self.confirmed = hour
             self.above, self.below = [0.0] * len(_ABOVE), [0.0] * len(_BELOW)
             self.run = 0.0
-        if self.breached_since or self.ended == hour:
-            trials = 0  # What a breach was made of is no measure of the quiet hours.
-        else:
-            if hour - self.hour > _NEIGHBOUR:
-                self.last_trials = 0
-            self._measure_lumps(failures, trials)
-        self.hour, self.last_failures, self.last_trials = hour, failures, trials
+        # What a breach was made of is no measure of the quiet hours.
+        quiet = not self.breached_since and self.ended != hour
+        self._measure_lumps(failures, trials if hour - self.hour <= _NEIGHBOUR else 0, quiet)
+        self.hour, self.last_failures, self.last_trials, self.last_quiet = hour, failures, trials, quiet
 
     def _begin_anew(self) -> None:
         self.breached_since = self.confirmed = 0
         self.above, self.below = [0.0] * len(_ABOVE), [0.0] * len(_BELOW)
         self.run = 0.0
 
-    def _measure_lumps(self, failures: int, trials: int) -> None:
+    def _measure_lumps(self, failures: int, trials: int, quiet: bool) -> None:
         """Compare the hour with the one before: given the failures of both, independent ones part like the trials, so
         that the chi-square of the split is 1 on average, whatever the rate. Neighbours are compared, and not each with
         the mean, so that a rate which moved is not taken for lumps. Each counts by the failures beside the first."""
         both = failures + self.last_failures
-        if both >= 2 and self.last_trials:
+        if both >= 2 and trials and self.last_trials:
             off = failures * self.last_trials - self.last_failures * trials
-            split = off * off / (both * trials * self.last_trials)
-            beside = min(both - 1, 10)
-            self.lumps += beside * min(split, 2 * MOST_DISPERSION)
-            self.weight += beside
-        self.lumps = _PRIOR + (self.lumps - _PRIOR) * _KEPT
-        self.weight = _PRIOR + (self.weight - _PRIOR) * _KEPT
+            beside = min(both - 1, MOST_BESIDE)
+            split = beside * min(off * off / (both * trials * self.last_trials), 2 * MOST_DISPERSION)
+            self.all_lumps, self.all_weight = self.all_lumps + split, self.all_weight + beside
+            if quiet and self.last_quiet:
+                self.lumps, self.weight = self.lumps + split, self.weight + beside
+        self.all_lumps = PRIOR + (self.all_lumps - PRIOR) * _KEPT
+        self.all_weight = PRIOR + (self.all_weight - PRIOR) * _KEPT
+        if quiet:
+            self.lumps = PRIOR + (self.lumps - PRIOR) * _KEPT
+            self.weight = PRIOR + (self.weight - PRIOR) * _KEPT
 
 
 def _stepped(
@@ -194,7 +205,9 @@ def _mixed(
     return sum(w * exp(min(e, 690)) for w, e in zip(weights, exponents, strict=True))
 
 
-def pooled(days: Iterable[tuple[int, int, int]], beginnings: Iterable[int], limit: float) -> tuple[float, int]:
+def pooled(
+    days: Iterable[tuple[int, int, int]], beginnings: Iterable[int], limit: float, dispersion: float = 1.0
+) -> tuple[float, int]:
     """The evidence that a rate is above the limit, summed over the times at which the change may have come, and the
     likeliest of them: an e-detector that knows those beginnings alone.
 
@@ -210,7 +223,7 @@ def pooled(days: Iterable[tuple[int, int, int]], beginnings: Iterable[int], limi
             while left and left[-1][0] >= beginning:
                 _, failed, tried = left.pop()
                 failures, trials = failures + failed, trials + tried
-            held = charge(failures, trials, limit) if failures <= trials else 0.0
+            held = charge(failures, trials, limit, dispersion) if failures <= trials else 0.0
         evidence += held
         if held > most:
             most, likeliest = held, beginning

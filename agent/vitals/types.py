@@ -102,7 +102,9 @@ class DomainVitals(msgspec.Struct, frozen=True):
     """Everything known of one domain. ``rates[window][rate]``; ``parts[scope][part][window][rate]`` for the scopes
     provider, mailbox_provider and stream; ``attempted[window]`` in messages. ``monthly_volume`` is attempted in the
     calendar month (UTC) so far, ``monthly_projection`` is ``None`` before seven days of history.
-    ``last_event_at`` is Unix seconds, 0 when there never was an event. ``budgets`` are those of the rate targets."""
+    ``last_event_at`` is Unix seconds, 0 when there never was an event. ``budgets`` are those of the rate targets.
+    ``anytime[period][target]`` are the rates of the targets in the windows they are judged over, and in the calendar
+    month so far (``month``), with bounds that hold at every look of the period at once (``agent.vitals.anytime``)."""
 
     domain: str
     phase: str
@@ -114,6 +116,7 @@ class DomainVitals(msgspec.Struct, frozen=True):
     monthly_projection: float | None
     last_event_at: float
     budgets: tuple[Budget, ...] = ()
+    anytime: dict[str, dict[str, Rate]] = msgspec.field(default_factory=dict)
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ import msgspec
 
 from agent.clock import DAY, HOUR
 from agent.vitals.capacity import Span, judge_capacity
+from agent.vitals.late import Days
 from agent.vitals.phases import PHASES, Phase
 from agent.vitals.rates import COUNTED_CLASSES, Counts, proportion, total
 from agent.vitals.sequence import ALARM, LEAST_FAILURES, MOUNTING, PROOF, Course, course, pooled, proof
@@ -28,12 +29,14 @@ Hour = tuple[int, Counts]
 
 class Standing(msgspec.Struct, frozen=True):
     """What the course of a series says of one target at one moment. ``since`` and ``ended`` are Unix seconds, 0 =
-    none: when the present breach is likely to have begun, and when the last one ended."""
+    none: when the present breach is likely to have begun, and when the last one ended. ``dispersion`` is that of the
+    hours without a breach, ``scatter`` that of all."""
 
     evidence: float = 0.0
     since: int = 0
     ended: int = 0
     dispersion: float = 1.0
+    scatter: float = 1.0
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,16 +125,17 @@ def decide(hourly_counts: Sequence[Hour], target: Target, now: float) -> Judgeme
     }
     if target.name == "capacity":
         return judge(target, totals, Standing(), now)
-    sums: dict[int, tuple[int, int]] = {}
-    width = DAY if target.name == "complaint" else HOUR
-    for start, counts in hours:
-        begins = start - start % width
-        failures, trials = target.of(counts)
-        before = sums.get(begins, (0, 0))
-        sums[begins] = before[0] + failures, before[1] + trials
-    series = [(start, *both) for start, both in sums.items()]
     if target.name == "complaint":
-        return judge(target, totals, standing_of_days(series, target, now), now)
+        days = Days()
+        for start, counts in hours:
+            days.take(start, *target.of(counts))
+        return judge(target, totals, standing_of_days(days, target, now), now)
+    sums: dict[int, tuple[int, int]] = {}
+    for start, counts in hours:
+        failures, trials = target.of(counts)
+        before = sums.get(start, (0, 0))
+        sums[start] = before[0] + failures, before[1] + trials
+    series = [(start, *both) for start, both in sums.items()]
     return judge(target, totals, standing(course(series, target.share(target.breach), target.memory), target, now), now)
 
 
@@ -139,30 +143,29 @@ def standing(course: Course, target: Target, now: float) -> Standing:
     """Where a course stands at ``now``, if nothing has come since its last hour."""
     lasts = bool(course.breached_since) and now - course.confirmed <= target.memory + HOUR
     recent = course.ended if course.ended > now - target.memory - HOUR else 0
-    return Standing(course.evidence, course.breached_since if lasts else 0, recent, course.dispersion)
+    return Standing(course.evidence, course.breached_since if lasts else 0, recent, course.dispersion, course.scatter)
 
 
-def standing_of_days(
-    days: Sequence[tuple[int, int, int]], target: Target, now: float, alarm: float = ALARM
-) -> Standing:
-    """Where a target stands whose failures come days after their trials: (beginning, failures, trials) of UTC days.
+def standing_of_days(days: Days, target: Target, now: float, alarm: float = ALARM) -> Standing:
+    """Where a target stands whose failures come days after their trials.
 
     Changes are looked for at the midnights between the target's windows, 7 to 30 days back, so that nearly all
     complaints stand beside the mail they are about. An alarm at a rate at the limit comes no more often than once in
     ``alarm`` days on average.
     """
     newest, oldest = (int(now // DAY) - WINDOWS[window] // DAY for window in (target.windows[0], target.windows[-1]))
-    held = sorted((day for day in days if day[2] or day[1]), reverse=True)
-    evidence, since = pooled(held, (d * DAY for d in range(newest, oldest - 1, -1)), target.share(target.breach))
+    held, dispersion = days.held(now - target.memory - DAY), days.dispersion(now)
+    beginnings = (d * DAY for d in range(newest, oldest - 1, -1))
+    evidence, since = pooled(held, beginnings, target.share(target.breach), dispersion)
     alarmed = evidence >= alarm and sum(failures for _, failures, _ in held) >= LEAST_FAILURES
-    return Standing(evidence, max(since, held[-1][0]) if alarmed else 0)
+    return Standing(evidence, max(since, held[-1][0]) if alarmed else 0, 0, dispersion, dispersion)
 
 
 def judge(target: Target, totals: Mapping[str, Counts], standing: Standing, now: float) -> Judgement:
     """The verdict by where the target stands and what its windows hold (``totals`` by window).
 
-    ``breached`` while the standing says so; else ``met`` if one of the windows proves it and a shorter one that could
-    decide has no rate beyond the limit. The reported window is the one that decided: for a breach the first that has
+    ``breached`` while the standing says so; else ``met`` if one of the windows proves it and none that could decide has
+    a rate beyond the limit. The reported window is the one that decided: for a breach the first that has
     its beginning; of several undecided ones the one nearest to a breach; of windows that are all too thin the last,
     which holds most.
     """
@@ -179,15 +182,13 @@ def judge(target: Target, totals: Mapping[str, Counts], standing: Standing, now:
     limit = target.share(target.met)
     least = [proof(0, each.trials, limit, standing.dispersion) >= PROOF for each in seen]
     able = [each for each, enough in zip(seen, least, strict=True) if enough and each.bounded]
-    for each in able:
-        calm = standing.evidence < MOUNTING
-        if calm and proof(each.failures, each.trials, limit, standing.dispersion) >= PROOF:
+    beyond = any(each.failures >= limit * each.trials for each in able)
+    for each in able if standing.evidence < MOUNTING and not beyond else ():
+        if proof(each.failures, each.trials, limit, standing.dispersion) >= PROOF:
             return each.judged(TargetVerdict.MET, target.met, each.interval(_side(target, "met")), standing)
-        if each.failures >= limit * each.trials:
-            break
     if able:
         worst = max(able, key=lambda each: each.failures / each.trials)
-        reason = worst.interval(f"not proven to be on either side of {_percent(target.met)}")
+        reason = worst.interval(_undecided(target, beyond, standing))
         return worst.judged(TargetVerdict.UNDECIDED, target.met, reason, standing)
     return seen[-1].judged(TargetVerdict.INSUFFICIENT_DATA, target.met, seen[-1].too_little(), standing)
 
@@ -239,6 +240,13 @@ def _breached(target: Target, seen: Sequence[_Seen], standing: Standing, now: fl
         f"than once in {chance}"
     )
     return told.judged(TargetVerdict.BREACHED, target.breach, reason, standing)
+
+
+def _undecided(target: Target, beyond: bool, standing: Standing) -> str:
+    if beyond and standing.ended:
+        ended = datetime.fromtimestamp(standing.ended, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return f"the breach whose mail this still holds was over by {ended}"
+    return f"not proven to be on either side of {_percent(target.met)}"
 
 
 def _side(target: Target, verdict: Literal["met", "breached"]) -> str:

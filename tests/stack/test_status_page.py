@@ -69,7 +69,8 @@ async def test_what_a_reader_sees(tmp_path: Path) -> None:
         for expected in (
             "Something is wrong with your mail", "This traffic is simulated", "example.org: bounce target breached",
             "growth phase", "0.60 %", "✓ within target", "✕ breached", "≈ undecided", "… too little data",
-            "0.47 % to 0.73 % · 7d · 97 of 16,240", "heading for 71,400", "no projection before 7 days",
+            "0.47 % to 0.73 % · 7d · 97 of 16,240",
+            "However often you look: 0.40 % to 0.79 % in 7d, 0.51 % to 0.69 % this month so far (0.60 %)", "heading for 71,400", "no projection before 7 days",
             "no longer authorises include:mailgun.org", "What may have caused it", "seen 12 min before the rate moved",
             "with news.example.org · deliverability", "No key is published for the selector mg.",
             "RSA key of 2048 bits.", "DKIM key missing", "critical, open",

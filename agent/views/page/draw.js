@@ -122,7 +122,15 @@ function budgetLine(budget) {
   return el("p", { class: "muted num" }, `Error budget: ${count.format(budget.left)} left of ${count.format(budget.allowed)} this month, ${words(budget.state)}${ends}`);
 }
 
-function target(judgement, trends, budgets) {
+// What may be read off at any moment, of the window that decided and of the month that the budget is for.
+function anytimeLine(judgement, anytime) {
+  const told = [...new Set([judgement.window, "month"])].map((period) => [period, anytime[period]?.[judgement.target]]).filter(([, rate]) => (rate?.lower ?? null) !== null);
+  if (!told.length) return null;
+  return el("p", { class: "muted num anytime" }, "However often you look: ", told.map(([period, rate]) =>
+    `${percent(rate.lower)} to ${percent(rate.upper)} ${period === "month" ? `this month so far (${percent(rate.value)})` : `in ${period}`}`).join(", "));
+}
+
+function target(judgement, trends, budgets, anytime) {
   const { rate } = judgement;
   const [tone] = VERDICTS[judgement.verdict] ?? ["open"];
   const isRate = judgement.target !== "capacity";
@@ -133,7 +141,7 @@ function target(judgement, trends, budgets) {
     el("div", { class: "line" }, el("h4", {}, words(judgement.target)),
       rate ? el("strong", { class: "value" }, percent(rate.value)) : null, pill(judgement.verdict)),
     rate && isRate ? gauge(judgement) : null,
-    el("p", { class: "muted num" }, facts),
+    el("p", { class: "muted num" }, facts), anytimeLine(judgement, anytime),
     el("p", { class: "why" }, judgement.reason), budgetLine(budgets?.find((b) => b.target === judgement.target)),
     ...whereLines(trends, judgement), ...(isRate ? trendLines(trends, judgement.target) : []));
 }
@@ -232,7 +240,7 @@ export function drawDomains({ domains, phases, named, findings, trends, gates, n
         vitals ? el("p", { class: "muted last" }, "newest event ", age(vitals.last_event_at)) : null),
       el("div", { class: "columns" },
         el("section", { "aria-label": `Targets of ${name}` }, el("h3", {}, "Targets"),
-          ...(vitals ? [el("ul", { class: "targets" }, ...vitals.judgements.map((j) => target(j, trends[name], vitals.budgets))), volume(vitals, phases[phase], trends[name])]
+          ...(vitals ? [el("ul", { class: "targets" }, ...vitals.judgements.map((j) => target(j, trends[name], vitals.budgets, vitals.anytime))), volume(vitals, phases[phase], trends[name])]
             : [el("p", { class: "muted" }, "Waiting for the first evaluation.")])),
         !configured ? null : el("section", { class: "checks", "aria-label": `DNS checks of ${name}` },
           el("div", { class: "line" }, el("h3", {}, "DNS"), checks.length ? el("button", { type: "button", "data-check": name, "data-key": `check ${name}` }, "Check now") : null),

@@ -80,6 +80,21 @@ def judgement(target: str, verdict: str, limit: float, window: str, measured: Ra
     return Judgement(target, TargetVerdict(verdict), limit, window, measured, reason)
 
 
+def wider(measured: Rate) -> Rate:
+    """With bounds half as wide again."""
+    half = 0.75 * ((measured.upper or 0.0) - (measured.lower or 0.0))
+    value = measured.value
+    return Rate(value, max(0.0, value - half), min(1.0, value + half), measured.numerator, measured.denominator)
+
+
+def anytime(measured: dict[str, dict[str, Rate]]) -> dict[str, dict[str, Rate]]:
+    judged = {"24h": ("bounce", "deliverability"), "7d": ("bounce", "deliverability", "complaint")}
+    found = {window: {name: wider(measured[window][name]) for name in names} for window, names in judged.items()}
+    found["30d"] = {"complaint": wider(measured["30d"]["complaint"])}
+    found["month"] = {name: wider(measured["30d"][name]) for name in judged["7d"]}
+    return found
+
+
 def domain_well() -> DomainVitals:
     measured = windows()
     return DomainVitals(
@@ -124,6 +139,7 @@ def domain_well() -> DomainVitals:
                 MONTH + 28 * DAY,
             ),
         ),
+        anytime=anytime(measured),
     )
 
 
@@ -144,6 +160,7 @@ def domain_ill() -> DomainVitals:
         monthly_projection=None,
         last_event_at=NOW - 900,
         budgets=(Budget("bounce", BudgetState.TOO_LITTLE, MONTH, 9_402, False, 94, 390, -296, 4.1, 4.2),),
+        anytime=anytime(measured),
     )
 
 

@@ -143,7 +143,13 @@ def test_hostile_names_in_the_whole_do_not_break_it() -> None:
 
 def test_rates_have_their_bounds_and_absent_ones_are_absent() -> None:
     quiet = msgspec.structs.replace(
-        states.domain_well(), domain="quiet.example", rates={}, parts={}, attempted={"24h": 0}, judgements=()
+        states.domain_well(),
+        domain="quiet.example",
+        rates={},
+        parts={},
+        attempted={"24h": 0},
+        judgements=(),
+        anytime={},
     )
     shown = states.state(snapshot=Snapshot(states.NOW, {"example.com": states.domain_well(), "quiet.example": quiet}))
     found = samples(metrics(shown), shown)
@@ -153,6 +159,12 @@ def test_rates_have_their_bounds_and_absent_ones_are_absent() -> None:
     assert value(found, "bounce_ratio_upper", domain="example.com", window="7d") == bounce.upper
     assert value(found, "deferral_ratio", domain="example.com", window="7d") > 0
     assert not any("deferral_ratio_" in name for name, _ in found)
+    always = states.domain_well().anytime["month"]["complaint"]
+    assert value(found, "complaint_ratio_anytime_lower", domain="example.com", window="month") == always.lower
+    assert value(found, "complaint_ratio_anytime_upper", domain="example.com", window="month") == always.upper
+    assert {dict(key)["window"] for name, key in found if name == PREFIX + "bounce_ratio_anytime_lower"} == {
+        "24h", "7d", "month",
+    }  # fmt: skip
     part = states.domain_well().parts["mailbox_provider"]["microsoft"]["24h"]["block"]
     labels = {"domain": "example.com", "mailbox_provider": "microsoft", "window": "24h"}
     assert value(found, "mailbox_provider_block_ratio", **labels) == part.value

@@ -33,6 +33,10 @@ def test_it_fits_and_no_target_is_lost(width: int) -> None:
     verdicts = r"(met|breached|undecided|insufficient data|stale)"
     targets = r"(bounce|deliverability|complaint|capacity)"
     assert len(re.findall(rf"\b{targets} +{verdicts}\b", text)) == count
+    assert "At any time" in text
+    for domain in plain["domains"].values():
+        for rate in domain["anytime"]["month"].values():
+            assert f"{rate['lower']:.2%} to {rate['upper']:.2%}" in text
     for source in plain["sources"]:
         assert source["name"] in text
     assert f"Overall: {plain['overall']['state']}" in text

@@ -51,6 +51,7 @@ def test_however_the_counts_change_the_verdicts_are_those_of_a_fresh_look(seed: 
             fresh, kept = decide(counts, target, float(now)), judge(target, totals, at, float(now))
             assert (kept.verdict, kept.since, kept.ended) == (fresh.verdict, fresh.since, fresh.ended), target.name
             assert kept.evidence == pytest.approx(fresh.evidence, rel=1e-6)
+            assert kept.dispersion == pytest.approx(fresh.dispersion, rel=1e-9)
 
 
 def test_only_what_changed_is_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.ledger.base import MEASURES, Cell, Row
+from agent.vitals.anytime import interval
 from agent.vitals.evaluate import evaluate
 from agent.vitals.phases import PHASES
 from agent.vitals.types import SCOPES, WINDOWS, Snapshot, TargetVerdict
@@ -61,11 +63,70 @@ def test_a_configured_domain_without_mail_has_no_rates_but_verdicts() -> None:
     assert (vitals.monthly_volume, vitals.monthly_projection, vitals.last_event_at) == (0, None, 0.0)
 
 
+def test_intervals_of_every_look_are_those_of_the_judged_windows_and_of_the_calendar_month() -> None:
+    before = month_start(NOW) - HOUR
+    events = [
+        (NOW - 2 * HOUR, CELL, "delivered", 990), (NOW - 2 * HOUR, CELL, "hard", 4), (NOW - 2 * HOUR, CELL, "soft", 6),
+        (NOW - 5 * DAY, CELL, "delivered", 2000), (NOW - 5 * DAY, CELL, "complained", 3),
+        (before, CELL, "delivered", 5000), (before, CELL, "hard", 500),
+    ]  # fmt: skip
+    vitals = evaluated(*events).domains["example.com"]
+    judged = {judgement.target: judgement for judgement in vitals.judgements}
+    assert {period: set(rates) for period, rates in vitals.anytime.items()} == {
+        "24h": {"bounce", "deliverability"}, "7d": {"bounce", "deliverability", "complaint"}, "30d": {"complaint"},
+        "month": {"bounce", "deliverability", "complaint"},
+    }  # fmt: skip
+    month = vitals.anytime["month"]
+    assert [(month[t].numerator, month[t].denominator) for t in ("bounce", "deliverability", "complaint")] == [
+        (4, 3000), (2990, 3000), (3, 2990),
+    ]  # fmt: skip
+    assert (month["bounce"].lower, month["bounce"].upper) == interval(4, 3000)
+    for window in ("24h", "7d"):
+        narrow, wide = vitals.rates[window]["bounce"], vitals.anytime[window]["bounce"]
+        assert (wide.value, wide.numerator, wide.denominator) == (narrow.value, narrow.numerator, narrow.denominator)
+        assert wide.lower is not None
+        assert wide.upper is not None
+        assert narrow.lower is not None
+        assert narrow.upper is not None
+        assert wide.lower < narrow.lower < narrow.upper < wide.upper
+    assert judged["bounce"].rate in (vitals.rates["24h"]["bounce"], vitals.rates["7d"]["bounce"])
+    # A delivery that bounces later moves in its own hours, a late event comes into its own: only the counts matter.
+    moved = [
+        (NOW - 2 * HOUR, CELL, "delivered", -1),
+        (NOW - 2 * HOUR, CELL, "hard", 1),
+        (NOW - 9 * DAY, CELL, "delivered", 9),
+    ]
+    later = evaluated(*events, *moved).domains["example.com"].anytime["month"]["bounce"]
+    assert (later.lower, later.upper) == interval(5, 3009)
+
+
+def test_lumps_widen_the_intervals_of_every_look() -> None:
+    def mail(at: tuple[int, ...], failed: int) -> list[tuple[float, Cell, str, int]]:
+        return [
+            event
+            for h in range(24 * 9)
+            for event in (
+                (NOW - h * HOUR, CELL, "delivered", 1000), (NOW - h * HOUR, CELL, "hard", failed * (h % 6 in at)),
+            )
+        ]  # fmt: skip
+
+    single = evaluated(*mail((0, 1, 2, 3, 4, 5), 2)).domains["example.com"].anytime
+    lumpy = evaluated(*mail((0,), 12)).domains["example.com"].anytime
+    for period in ("24h", "7d", "month"):
+        one, several = single[period]["bounce"], lumpy[period]["bounce"]
+        assert several.value == pytest.approx(one.value, rel=0.25)
+        assert one.lower is not None
+        assert one.upper is not None
+        assert several.lower is not None
+        assert several.upper is not None
+        assert several.upper - several.lower > 1.3 * (one.upper - one.lower)
+
+
 def test_mail_of_no_configured_domain_is_shown_and_not_judged() -> None:
     snapshot = evaluated((NOW - 60, Cell("other", "ses", "", "yahoo"), "hard", 500))
     assert set(snapshot.domains) == {"example.com", "other"}
     other = snapshot.domains["other"]
-    assert (other.phase, other.judgements) == ("", ())
+    assert (other.phase, other.judgements, other.anytime) == ("", (), {})
     assert other.rates["1h"]["bounce"].value == 1.0
     assert other.parts["stream"] == {}
     assert "other" not in evaluated().domains

@@ -13,7 +13,7 @@ from agent.vitals.rates import Counts
 from agent.vitals.scopes import Cell, explain, judge_parts
 from agent.vitals.types import TargetVerdict
 from agent.vitals.verdicts import targets
-from bench.verdicts import independent
+from bench.senders import independent
 
 NOW = 1_750_000_123.0
 TARGETS = targets(PHASES["growth"], last_event_at=NOW - 60)

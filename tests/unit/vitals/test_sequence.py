@@ -16,17 +16,8 @@ from agent.vitals.rates import Counts
 from agent.vitals.sequence import ALARM, MOST_DISPERSION, PROOF, Course, course, pooled, proof
 from agent.vitals.types import TargetVerdict
 from agent.vitals.verdicts import Target, decide, judge, standing
-from bench.verdicts import (
-    BOUNCE,
-    Agent,
-    false_alarms,
-    hours,
-    in_bursts,
-    independent,
-    information_bound,
-    mails_until_found,
-    overdispersed,
-)
+from bench.senders import hours, in_bursts, independent, overdispersed
+from bench.verdicts import BOUNCE, Agent, false_alarms, information_bound, mails_until_found
 
 WEEK = 7 * DAY
 START = 1_750_000_000 // DAY * DAY

@@ -115,7 +115,7 @@ def test_a_breach_is_over_when_the_hours_since_prove_it() -> None:
     over = judge("bounce", ago(60, **good), ago(3 * DAY, **bad))
     assert (over.verdict, over.window, over.since, over.ended) == (MET, "24h", None, ago(60)[0])
     little = judge("bounce", ago(60, delivered=900), ago(3 * DAY, **bad), ago(8 * DAY, **good))
-    assert (little.verdict, little.ended) == (MET, ago(60)[0])
+    assert (little.verdict, little.window, little.ended) == (UNDECIDED, "7d", ago(60)[0])
 
 
 def test_a_breach_that_nothing_confirms_for_a_week_is_out_of_date() -> None:
