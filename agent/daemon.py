@@ -23,6 +23,7 @@ from agent.alerts.bounce_hints import Hints
 from agent.alerts.sources import SourceHealth
 from agent.bounce_rules import shipped
 from agent.clock import DAY, HOUR, MINUTE, ClockWatch
+from agent.dns.checks.base import Watched
 from agent.dns.dependents import share
 from agent.dns.resolver import Resolver
 from agent.events import Event
@@ -365,11 +366,14 @@ class Daemon:
         )
         if not hours_since:
             self._hours_due = began + HOURS_REST * took
-        if self._leading and self._leading == self._leadership.epoch:
-            await self._decide(self._snapshot, now, hints, self._leading)
-        else:
+        leading = self._leading and self._leading == self._leadership.epoch
+        if not leading:
             await self._look_on()
-        await asyncio.to_thread(self._trends.judge, self._posture.findings(), self._oncall.incidents())
+        findings = self._posture.findings() if leading or whole else ()
+        if leading:
+            await self._decide(self._snapshot, now, hints, findings, self._leading)
+        if whole:  # Gates tell of days.
+            await asyncio.to_thread(self._trends.judge, findings, self._oncall.incidents())
 
     def _hours_since(self, now: float) -> float:
         """From when on the hours of the domains are to be read; 0 for all of them. What changes later than in its own
@@ -382,14 +386,21 @@ class Daemon:
             return 0.0
         return recent(now, HOUR)
 
-    async def _decide(self, snapshot: Snapshot, now: float, hints: dict[tuple[str, str], Hints], epoch: int) -> None:
+    async def _decide(
+        self,
+        snapshot: Snapshot,
+        now: float,
+        hints: dict[tuple[str, str], Hints],
+        findings: tuple[Watched, ...],
+        epoch: int,
+    ) -> None:
         """What follows from what is known, as the leader of ``epoch``."""
         await self._oncall.load_mutes()
         decision = await asyncio.to_thread(
             self._oncall.decide,
             now,
             snapshot,
-            findings=self._posture.findings(),
+            findings=findings,
             sources=self._source_health(),
             hints=hints,
             explained=self._trends.explained(),
@@ -465,7 +476,7 @@ class Daemon:
                 await self.ledger.save("refused", {name: str(at).encode() for name, at in new.items()})
             if self._leading:
                 self._refused = await self._refusals()
-                for name, seen in (await self.ledger.sources()).items():
+                for name, seen in self._source_states.items():
                     self._pulse.told(name, seen.last_received_at)
         except StoreUnavailable:
             return  # The probe says so.

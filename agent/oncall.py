@@ -24,7 +24,7 @@ from agent.ledger.base import Ledger, RecentBounce
 from agent.ledger.documents import Documents
 from agent.settings import Settings
 from agent.vitals.shifts import Shift
-from agent.vitals.types import Snapshot
+from agent.vitals.types import Snapshot, TargetVerdict
 
 log = structlog.get_logger()
 _encode, _incident, _mute = msgspec.json.encode, msgspec.json.Decoder(Incident), msgspec.json.Decoder(Mute)
@@ -80,7 +80,14 @@ class OnCall:
         of_sources = source_conditions(sources, now, silent_after, base)
         not_heard = unheard(of_sources, sources, snapshot)
         clues = self._clues(findings, now)
-        shifts = {domain: self._shifts(domain) for domain in snapshot.domains} if snapshot else {}
+        # Of thousands of domains nearly all are well, and say nothing where no incident is open.
+        concerned = {
+            labels.get("domain") for i in self._incidents.values() for labels in (i.labels, *i.also)
+        }  # fmt: skip
+        shifts = {
+            name: self._shifts(name) for name, vitals in (snapshot.domains.items() if snapshot else ())
+            if name in concerned or any(j.verdict is TargetVerdict.BREACHED for j in vitals.judgements)
+        }  # fmt: skip
         jumps = {domain: volume_clues(domain, of_domain, now) for domain, of_domain in shifts.items()}
         known = Known(
             clues={
@@ -93,14 +100,12 @@ class OnCall:
             words=shipped().hints,
             unheard=not_heard.keys(),
         )
-        # Of the findings of thousands of domains nearly all are well, and say nothing where no incident is open.
-        concerned = {incident.labels.get("domain") for incident in self._incidents.values()}
         telling = [
             w for w in findings
             if w.finding.verdict is Verdict.FAIL or w.finding.check == BLOCKLIST or w.domain in concerned
         ]  # fmt: skip
-        of_targets = conditions(snapshot, telling, self._phases, base, known=known)
-        return self.follow(of_targets + budget_conditions(snapshot, base) + of_sources, now)
+        of_targets = conditions(snapshot, telling, self._phases, base, known=known, concerned=concerned)
+        return self.follow(of_targets + budget_conditions(snapshot, base, concerned) + of_sources, now)
 
     def follow(self, found: Iterable[Condition], now: float) -> Decision:
         """What incidents these conditions make of those that there are."""

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from agent.alerts.catalogue import condition
 from agent.alerts.types import Condition, Holds
 from agent.vitals.types import Budget, BudgetState, DomainVitals, Judgement, Snapshot, TargetVerdict
 
+_WORTH_A_TICKET = (BudgetState.RUNNING_OUT, BudgetState.SPENT)
 
-def budget_conditions(snapshot: Snapshot | None, runbook_base: str) -> list[Condition]:
-    """One condition for each budget of the snapshot. ``runbook_base`` is that of ``catalogue.conditions``."""
+
+def budget_conditions(
+    snapshot: Snapshot | None, runbook_base: str, concerned: Collection[str | None] | None = None
+) -> list[Condition]:
+    """One condition for each budget of the snapshot. ``runbook_base`` is that of ``catalogue.conditions``; of domains
+    that are not ``concerned`` by any incident (``None``: all are) only budgets that may hold are told."""
     domains = snapshot.domains.values() if snapshot else ()
-    return [_budget(vitals, budget, runbook_base) for vitals in domains for budget in vitals.budgets]
+    return [
+        _budget(vitals, budget, runbook_base)
+        for vitals in domains
+        for budget in vitals.budgets
+        if budget.state in _WORTH_A_TICKET or concerned is None or vitals.domain in concerned
+    ]
 
 
 def budget_holds(budget: Budget, judgement: Judgement | None) -> Holds:
@@ -22,7 +33,7 @@ def budget_holds(budget: Budget, judgement: Judgement | None) -> Holds:
         return Holds.UNKNOWN
     if judgement.verdict is TargetVerdict.BREACHED:
         return Holds.NO
-    if budget.state in (BudgetState.RUNNING_OUT, BudgetState.SPENT):
+    if budget.state in _WORTH_A_TICKET:
         return Holds.YES
     return Holds.UNKNOWN if budget.state is BudgetState.TOO_LITTLE else Holds.NO
 

@@ -97,9 +97,11 @@ def conditions(
     runbook_base: str,
     *,
     known: Known = _NOTHING_KNOWN,
+    concerned: Collection[str | None] | None = None,
 ) -> list[Condition]:
     """What would be worth an alert now. ``domain_phases`` names the phase of each configured domain; findings of
-    other domains are left out. ``runbook_base`` is a URL or path; ``#`` and the alert's anchor are appended."""
+    other domains are left out. ``runbook_base`` is a URL or path; ``#`` and the alert's anchor are appended. Of targets
+    of domains that are not ``concerned`` by any incident (``None``: all are) only those that are breached are told."""
     found = []
     if snapshot:
         found = [
@@ -107,6 +109,7 @@ def conditions(
             for vitals in snapshot.domains.values()
             for judgement in vitals.judgements
             if judgement.target in _RATE_TARGETS
+            and (judgement.verdict is TargetVerdict.BREACHED or concerned is None or vitals.domain in concerned)
         ]
     found += [_dns(item, domain_phases[item.domain], runbook_base) for item in watched if item.domain in domain_phases]
     return found

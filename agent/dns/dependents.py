@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -63,7 +63,9 @@ def share(snapshot: Snapshot | None, domain: str, of: Sequence[Sender] = ()) -> 
     return min(1.0, sum(known) / total) if known else None
 
 
-def _rates(parts: dict[str, dict[str, dict[str, dict[str, Rate]]]], part: tuple[str, str]) -> dict[str, Rate]:
+def _rates(
+    parts: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Rate]]]], part: tuple[str, str]
+) -> Mapping[str, Rate]:
     return parts.get(part[0], {}).get(part[1], {}).get(_WINDOW, {})
 
 

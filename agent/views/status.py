@@ -102,7 +102,7 @@ def overall(state: State) -> tuple[str, list[str]]:
 def document(state: State) -> dict[str, Any]:
     """The status document as plain values, ready to be encoded."""
     word, reasons = overall(state)
-    plain: dict[str, Any] = msgspec.to_builtins(state)
+    plain: dict[str, Any] = msgspec.to_builtins(state, enc_hook=dict)
     snapshot = plain.pop("snapshot") or {"evaluated_at": 0, "domains": {}}
     incidents = [
         {"state": incident.state, "muted_until": muted_until(incident.labels, state.mutes, state.now), **values}

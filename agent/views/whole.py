@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -14,11 +14,12 @@ from agent.views.catalogue import CATALOGUE, INCIDENT_LABELS, INCIDENT_STATES, O
 from agent.views.state import State
 from agent.vitals.direction import HEADINGS, VOLUME_HEADINGS
 from agent.vitals.gate import GateState
-from agent.vitals.rates import proportion
+from agent.vitals.rates import Windows, proportion
 from agent.vitals.types import Budget, BudgetState, DomainVitals, Rate, TargetVerdict
 
 # One part's rates by window.
-Windows = dict[str, dict[str, Rate]]
+_Rates = Mapping[str, Mapping[str, Rate]]
+_Part = tuple[str, str, str, _Rates]  # domain, scope, name
 
 _LOCAL_GAUGES = ("ready", "alertmanagers", "leader")
 
@@ -69,7 +70,7 @@ def _families() -> dict[str, GaugeMetricFamily]:
     return {m.name: GaugeMetricFamily(PREFIX + m.name, m.help, labels=m.labels) for m in metrics}
 
 
-def _add_rates(families: dict[str, GaugeMetricFamily], prefix: str, labels: list[str], windows: Windows) -> None:
+def _add_rates(families: dict[str, GaugeMetricFamily], prefix: str, labels: list[str], windows: _Rates) -> None:
     for window, rates in windows.items():
         for rate, value in rates.items():
             points = (value.value, value.lower, value.upper)
@@ -115,18 +116,20 @@ def _add_budget(families: dict[str, GaugeMetricFamily], labels: list[str], budge
 
 def _add_parts(families: dict[str, GaugeMetricFamily], domains: Iterable[DomainVitals], budget: int) -> int:
     """Add the busiest parts within the budget, fold the others; how many were folded."""
-    parts = [
-        (vitals.domain, scope, part, windows)
-        for vitals in domains
-        for scope, by_part in vitals.parts.items()
-        for part, windows in by_part.items()
-    ]
+    bounded: dict[tuple[str, str, str], _Rates] = {}
+    parts: list[_Part] = []
+    for vitals in domains:
+        for scope, by_part in vitals.parts.items():
+            for name, windows in by_part.items():
+                bounded[vitals.domain, scope, name] = windows
+                plain = windows.unbounded() if isinstance(windows, Windows) else windows
+                parts.append((vitals.domain, scope, name, plain))
     parts.sort(key=lambda p: (-_busyness(p[3]), p[:3]))
     if sum(_series(windows) for *_, windows in parts) > budget:
         # What is folded becomes one more part per domain and scope; that room is set aside first.
-        budget -= sum(map(_series, _fold_all(parts).values()))
-    kept: list[tuple[str, str, str, Windows]] = []
-    folded: list[tuple[str, str, str, Windows]] = []
+        budget -= sum(map(_series, _sums(parts).values()))
+    kept: list[_Part] = []
+    folded: list[_Part] = []
     for part in parts:
         size = _series(part[3])
         if not folded and size <= budget:
@@ -134,26 +137,28 @@ def _add_parts(families: dict[str, GaugeMetricFamily], domains: Iterable[DomainV
             kept.append(part)
         else:
             folded.append(part)
-    rest = _fold_all(folded + [p for p in kept if folded and p[2] == OTHER])
-    for domain, scope, name, windows in kept:
+    rest = _sums(folded + [p for p in kept if folded and p[2] == OTHER])
+    for domain, scope, name, _ in kept:
         if not (name == OTHER and (domain, scope) in rest):
-            _add_rates(families, f"{scope}_", [label_value(domain), label_value(name)], windows)
-    for (domain, scope), windows in rest.items():
-        _add_rates(families, f"{scope}_", [label_value(domain), OTHER], windows)
+            labels = [label_value(domain), label_value(name)]
+            _add_rates(families, f"{scope}_", labels, bounded[domain, scope, name])
+    for (domain, scope), sums in rest.items():
+        _add_rates(families, f"{scope}_", [label_value(domain), OTHER], _bounded(sums))
     return len(folded)
 
 
-def _series(windows: Windows) -> int:
+def _series(windows: _Rates) -> int:
     return sum(len(ratio_names(rate)) for rates in windows.values() for rate in rates)
 
 
-def _busyness(windows: Windows) -> int:
+def _busyness(windows: _Rates) -> int:
     return max((rate.denominator for rates in windows.values() for rate in rates.values()), default=0)
 
 
-def _fold_all(parts: Iterable[tuple[str, str, str, Windows]]) -> dict[tuple[str, str], Windows]:
-    """One part per domain and scope out of several. Parts do not overlap, so numerators and denominators add up."""
-    sums: dict[tuple[str, str], Windows] = {}
+def _sums(parts: Iterable[_Part]) -> dict[tuple[str, str], dict[str, dict[str, Rate]]]:
+    """One part per domain and scope out of several, without bounds. Parts do not overlap, so numerators and
+    denominators add up."""
+    sums: dict[tuple[str, str], dict[str, dict[str, Rate]]] = {}
     for domain, scope, _, windows in parts:
         total = sums.setdefault((domain, scope), {})
         for window, rates in windows.items():
@@ -162,12 +167,17 @@ def _fold_all(parts: Iterable[tuple[str, str, str, Windows]]) -> dict[tuple[str,
                 numerator = rate.numerator + (before.numerator if before else 0)
                 denominator = rate.denominator + (before.denominator if before else 0)
                 total[window][name] = Rate(numerator / denominator, None, None, numerator, denominator)
-    for windows in sums.values():
-        for rates in windows.values():
-            for name, rate in rates.items():
-                if name != "deferral":
-                    rates[name] = proportion(rate.numerator, rate.denominator) or rate
     return sums
+
+
+def _bounded(windows: _Rates) -> _Rates:
+    return {
+        window: {
+            name: rate if name == "deferral" else proportion(rate.numerator, rate.denominator) or rate
+            for name, rate in rates.items()
+        }
+        for window, rates in windows.items()
+    }
 
 
 def _add_findings(families: dict[str, GaugeMetricFamily], state: State) -> None:

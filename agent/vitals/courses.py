@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from agent.clock import DAY, HOUR
 from agent.vitals.late import Days
-from agent.vitals.rates import Counts, rates, total
+from agent.vitals.rates import Counts, Windows, total
 from agent.vitals.sequence import Course
-from agent.vitals.types import SCOPES, Rate
+from agent.vitals.types import SCOPES
 from agent.vitals.verdicts import Standing, Target, standing, standing_of_days
 
 Cell = tuple[str, str, str, str]
@@ -97,38 +97,35 @@ class Shares:
 
     def __init__(self) -> None:
         self.totals: dict[str, Counts] = {}
-        self.rates: dict[str, dict[str, Rate]] = {}
-        self.parts: dict[str, dict[str, dict[str, dict[str, Rate]]]] = {}
+        self.rates = Windows({})
+        self.parts: dict[str, dict[str, Windows]] = {}
         self._cells: dict[str, list[tuple[Cell, Counts]]] = {}
-        self._known: dict[tuple[str, ...], tuple[Counts, dict[str, Rate]]] = {}
 
     def take(self, cells: dict[str, list[tuple[Cell, Counts]]], bounce_classes: tuple[str, ...]) -> None:
         """Take what each window holds of each cell now. Rates are worked out anew where their counts are others."""
         if cells == self._cells:
             return
-        known, self._known, self._cells = self._known, {}, cells
-
-        def of(key: tuple[str, ...], counts: Counts) -> dict[str, Rate]:
-            kept = known.get(key)
-            if kept is None or kept[0] != counts:
-                kept = counts, rates(counts, bounce_classes)
-            self._known[key] = kept
-            return kept[1]
-
-        self.totals = {window: total(counts for _, counts in here) for window, here in cells.items()}
-        self.rates = {window: of((window,), counts) for window, counts in self.totals.items()}
-        self.parts = {scope: {} for scope in SCOPES}
-        for window, here in cells.items():
-            for scope in SCOPES:
-                place = _PLACE[scope]
-                by_part: dict[str, list[Counts]] = {}
+        self._cells = cells
+        self.totals = {window: total([counts for _, counts in here]) for window, here in cells.items()}
+        self.rates = _kept(self.rates, self.totals, bounce_classes)
+        before, self.parts = self.parts, {scope: {} for scope in SCOPES}
+        for scope in SCOPES:
+            place, held = _PLACE[scope], before.get(scope, {})
+            by_part: dict[str, dict[str, list[Counts]]] = {}
+            for window, here in cells.items():
                 for cell, counts in here:
-                    if cell[place]:
-                        by_part.setdefault(cell[place], []).append(counts)
-                for part, several in sorted(by_part.items()):
-                    found = of((scope, part, window), total(several))
-                    if found:
-                        self.parts[scope].setdefault(part, {})[window] = found
+                    if part := cell[place]:
+                        by_part.setdefault(part, {}).setdefault(window, []).append(counts)
+            for part, windows in sorted(by_part.items()):
+                sums = {window: total(several) for window, several in windows.items()}
+                sums = {window: counts for window, counts in sums.items() if counts.attempted > 0}
+                if sums:
+                    self.parts[scope][part] = _kept(held.get(part), sums, bounce_classes)
+
+
+def _kept(before: Windows | None, counts: Mapping[str, Counts], bounce_classes: tuple[str, ...]) -> Windows:
+    """The rates of these counts: those that were there, if they are of the same."""
+    return before if before is not None and before.counts == counts else Windows(counts, bounce_classes)
 
 
 def _lasting(target: Target) -> Target:

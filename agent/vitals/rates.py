@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -79,20 +79,58 @@ def proportion(numerator: int, denominator: int) -> Rate | None:
     return Rate(value, lower, upper, numerator, denominator)
 
 
-def rates(counts: Counts, bounce_classes: Collection[str] = COUNTED_CLASSES) -> dict[str, Rate]:
+def rates(
+    counts: Counts, bounce_classes: Collection[str] = COUNTED_CLASSES, *, bounded: bool = True
+) -> dict[str, Rate]:
     """Every rate that exists, by its name in ``RATES``. None does where nothing was attempted; ``complaint`` is
     absent where nothing was delivered. ``deferral`` has no bounds: it lags behind its denominator and may exceed it.
+    Unless ``bounded``, which takes a hundred times as long, no rate has any.
     """
     attempted = counts.attempted
     if attempted <= 0:
         return {}
-    found = {
-        "deliverability": proportion(counts.delivered, attempted),
-        "bounce": proportion(counts.of_classes(bounce_classes), attempted),
-        "block": proportion(counts.block, attempted),
-        "soft_bounce": proportion(counts.soft, attempted),
-        "complaint": proportion(counts.complained, counts.delivered),
-        "deferral": Rate(counts.deferred_pairs / attempted, None, None, counts.deferred_pairs, attempted),
-        "suppression": proportion(counts.dropped, attempted + counts.dropped),
+    pairs = {
+        "deliverability": (counts.delivered, attempted),
+        "bounce": (counts.of_classes(bounce_classes), attempted),
+        "block": (counts.block, attempted),
+        "soft_bounce": (counts.soft, attempted),
+        "complaint": (counts.complained, counts.delivered),
+        "deferral": (counts.deferred_pairs, attempted),
+        "suppression": (counts.dropped, attempted + counts.dropped),
     }
-    return {name: rate for name, rate in found.items() if rate is not None}
+    found: dict[str, Rate] = {}
+    for name, (numerator, denominator) in pairs.items():
+        rate = proportion(numerator, denominator) if bounded and name != "deferral" else None
+        if rate is not None:
+            found[name] = rate
+        elif denominator > 0:
+            found[name] = Rate(numerator / denominator, None, None, numerator, denominator)
+    return found
+
+
+class Windows(Mapping[str, dict[str, Rate]]):
+    """The rates of a domain or of one of its parts by window. Bounds cost more than all else, and most are looked at by
+    nobody: they are worked out for who asks, and once."""
+
+    __slots__ = ("_classes", "_found", "counts")
+
+    def __init__(self, counts: Mapping[str, Counts], bounce_classes: Collection[str] = COUNTED_CLASSES) -> None:
+        self.counts = counts
+        self._classes = bounce_classes
+        self._found: dict[str, dict[str, Rate]] = {}
+
+    def __getitem__(self, window: str) -> dict[str, Rate]:
+        found = self._found.get(window)
+        if found is None:
+            found = self._found[window] = rates(self.counts[window], self._classes)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.counts)
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def unbounded(self) -> dict[str, dict[str, Rate]]:
+        """The same without bounds, where only numerators and denominators matter."""
+        return {window: rates(each, self._classes, bounded=False) for window, each in self.counts.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
@@ -108,8 +109,8 @@ class DomainVitals(msgspec.Struct, frozen=True):
 
     domain: str
     phase: str
-    rates: dict[str, dict[str, Rate]]
-    parts: dict[str, dict[str, dict[str, dict[str, Rate]]]]
+    rates: Mapping[str, Mapping[str, Rate]]
+    parts: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Rate]]]]
     attempted: dict[str, int]
     judgements: tuple[Judgement, ...]
     monthly_volume: int

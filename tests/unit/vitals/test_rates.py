@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.vitals import bounds
-from agent.vitals.rates import FIELDS, Counts, rates, total
+from agent.vitals.rates import FIELDS, Counts, Windows, rates, total
 from agent.vitals.types import RATES
 
 counts = st.builds(Counts, *[st.integers(0, 10**6) for _ in FIELDS])
@@ -82,3 +83,18 @@ def test_totals_add_every_measure(several: list[Counts]) -> None:
         assert getattr(whole, field) == sum(getattr(c, field) for c in several)
     if len(several) == 2:
         assert several[0] + several[1] == whole
+
+
+def test_the_rates_of_windows_are_worked_out_for_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"1h": Counts(), "24h": Counts(delivered=90, hard=10, complained=95, deferred_pairs=3, dropped=1)}
+    windows = Windows(counts, ("hard",))
+    assert list(windows) == ["1h", "24h"]
+    monkeypatch.setattr("agent.vitals.bounds.lower", None)  # Whoever asks for a bound now fails.
+    plain = windows.unbounded()
+    monkeypatch.undo()
+    assert dict(windows) == {window: rates(each, ("hard",)) for window, each in counts.items()}
+    assert plain == {
+        window: {name: msgspec.structs.replace(rate, lower=None, upper=None) for name, rate in found.items()}
+        for window, found in windows.items()
+    }
+    assert windows["24h"] is windows["24h"]
