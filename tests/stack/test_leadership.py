@@ -93,7 +93,7 @@ async def test_one_of_two_agents_leads_and_the_other_takes_over(tmp_path: Path) 
             ]
             assert one.process is not None
             os.kill(one.process.pid, signal.SIGSTOP)
-            await asyncio.sleep(12)
+            await asyncio.sleep(7)
             os.kill(one.process.pid, signal.SIGCONT)
             await asyncio.to_thread(wait_until, lambda: _leads(one), STATED)
             print(f"\nkilled: another leads after {took_over:.1f} s; stopped: after {passed_on:.1f} s")
