@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -22,9 +22,6 @@ from agent.cli_import import import_, quarantine
 from agent.cli_phase import phase
 from agent.cli_simulate import simulate
 from agent.cli_store import store
-
-if TYPE_CHECKING:
-    pass
 
 EX_USAGE = 64
 

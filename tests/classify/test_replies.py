@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -46,10 +47,9 @@ def test_the_rules_agree_with_the_labels(capsys: pytest.CaptureFixture[str]) -> 
         elif hint != "-" and hint not in explain(text).points_to:
             misses.append(f"{label} without {hint}: {text[:100]}")
     with capsys.disabled():
-        print()
-        for label in sorted(total):
-            print(f"{label:20} {agreed[label]:4} of {total[label]:4}")
-        print(*misses, sep="\n")
+        # To where it is shown from a process of pytest-xdist too.
+        table = [f"{label:20} {agreed[label]:4} of {total[label]:4}" for label in sorted(total)]
+        print("", *table, *misses, sep="\n", file=sys.stderr)
     assert not confused
     assert agreed.total() >= 0.97 * total.total()
     assert len(misses) <= 0.03 * total.total()

@@ -147,6 +147,7 @@ async def test_a_referral_shows_the_delegation() -> None:
         assert (answer.outcome, answer.records, answer.authoritative) == (Outcome.LAME, ("ns.a.test",), False)
 
 
+@pytest.mark.alone
 async def test_a_slow_server_holds_up_nobody_else() -> None:
     async with faulty(RECORDS, silent) as slow, faulty(RECORDS) as quick:
         resolver = Resolver([quick.address], timeout=0.5, tries=1)

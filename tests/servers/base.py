@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import random
 import shutil
 import signal
@@ -20,15 +21,18 @@ _SBIN = ("/usr/sbin", "/usr/local/sbin", "/sbin")
 
 
 # Below what the kernel takes for connections that go out: none takes a port before its server starts, or while that is
-# started again. Each process has a beginning of its own, so that tests side by side do not give out the same.
+# started again. Processes that test side by side never give out the same, those of strangers hardly ever.
 _FIRST, _LAST = 10_000, 32_000
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _ports = itertools.count(random.SystemRandom().randrange(_LAST - _FIRST))
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
     """A port that was free on 127.0.0.1 a moment ago, and that this process has not given out lately."""
-    for number in itertools.islice(_ports, _LAST - _FIRST):
-        port = _FIRST + number % (_LAST - _FIRST)
+    own = range(_FIRST + _WORKER, _LAST, _WORKERS)
+    for number in itertools.islice(_ports, len(own)):
+        port = own[number % len(own)]
         with socket.socket(socket.AF_INET, kind) as s, contextlib.suppress(OSError):
             s.bind(("127.0.0.1", port))
             return port

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -67,7 +68,8 @@ async def test_signed_traffic_of_every_provider_is_counted_exactly(
         )
     head = "provider       reports copies repeated delivered  bounced deferred unmatched   totals"
     with capsys.disabled():
-        print("\n" + head, *rows, sep="\n")
+        # To where it is shown from a process of pytest-xdist too.
+        print("\n" + head, *rows, sep="\n", file=sys.stderr)
     for width in (MINUTE, HOUR, DAY):
         assert got[width] == want
     for provider, truth in truths.items():

@@ -11,6 +11,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agent.simulate import SIMULATORS, Scenario
 from agent.simulate.send import simulate
 from tests.servers.agent import Agent
@@ -34,6 +36,7 @@ def _verdicts(one: Agent) -> int:
     return one.get("/metrics").decode().count("mailvitals_target_verdict{")
 
 
+@pytest.mark.alone
 async def test_one_of_two_agents_leads_and_the_other_takes_over(tmp_path: Path) -> None:
     keys = SIMULATORS["sendgrid"].new_credentials()
     with alertmanager(tmp_path / "alertmanager") as server:

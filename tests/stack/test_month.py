@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from pathlib import Path
 
@@ -107,9 +108,12 @@ async def test_a_month_of_half_a_million_mails_is_counted_exactly(
     retries = sum(one.retries for one in sent.values())
     with capsys.disabled():
         print(
-            f"\n{sum(MAILS.values()):,} mails of 30 days, {reports:,} reports ({copies:,} copies), {outages} outages,"
+            f"\n{sum(MAILS.values()):,} mails of 30 days, {reports:,} reports ({copies:,} copies), {outages} outages,",
+            f"{retries:,} requests retried, {seconds:.0f} s in all",
+            f"{'':<28} {'delivered':>9} {'bounced':>8} {'compl.':>6} {'all':>9}",
+            *rows,
+            sep="\n",
+            file=sys.stderr,  # which is shown from a process of pytest-xdist too
         )
-        print(f"{retries:,} requests retried, {seconds:.0f} s in all")
-        print(f"{'':<28} {'delivered':>9} {'bounced':>8} {'compl.':>6} {'all':>9}", *rows, sep="\n")
     assert len(mailboxes) > 5
     assert got == want
