@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 # Debian packages the tests start programs of, and one program of each to tell whether it is there.
 DEBIAN := prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager knot:knotd \
 	chromium:chromium buildah:buildah crun:crun debootstrap:debootstrap unbound:unbound \
-	mosquitto:mosquitto postgresql:pg_createcluster pgbouncer:pgbouncer
+	mosquitto:mosquitto postgresql:pg_createcluster pgbouncer:pgbouncer strace:strace
 
 # Tests that start no server, those whose file does not know how, are a matter of a minute. The others wait for servers
 # about as long as they compute, so they run on every core too, file by file, but no more than four at once: each has

@@ -152,8 +152,9 @@ async def intake_alone(
     """The public listener in this process, before any ledger; ``options`` are the gate's, ``server`` those of the
     listener itself. Its port comes with it."""
     gate = Gate(ledger, Deaf(), **options)  # type: ignore[arg-type]
-    source = Source("pmh", "postmark", PROVIDERS["postmark"], {"headers": {"X-Secret": "s" * 20}})
-    intake = Intake({"pmh": source}, gate, ledger, Deaf(), max_body_bytes=MAX_BODY, doubt=doubt)  # type: ignore[arg-type]
+    header = {"headers": {"X-Secret": "s" * 20}}
+    sources = {name: Source(name, "postmark", PROVIDERS["postmark"], header) for name in ("pmh", "quiet")}
+    intake = Intake(sources, gate, ledger, Deaf(), max_body_bytes=MAX_BODY, doubt=doubt)  # type: ignore[arg-type]
     runner = web.ServerRunner(intake.server(**(server or {})), handle_signals=False, shutdown_timeout=2.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

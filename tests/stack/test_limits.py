@@ -1,4 +1,4 @@
-"""The limits of the public listener: what is beyond them is turned away in words, and what is within them is served."""
+"""The limits of the listeners: what is beyond them is turned away in words, and what is within them is served."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from agent.daemon import Daemon
 from agent.intake import connections as connections_module
 from agent.intake.connections import SPARE_DESCRIPTORS, affordable, network
 from agent.settings import Settings
+from agent.views.http import STREAM_CLIENTS
 from tests.servers.base import wait_until
 from tests.servers.raw import Answer, connect, exchange, read_answer, request
-from tests.stack.live import SENDGRID, live_agent, signed, taken
+from tests.stack.live import SENDGRID, Live, live_agent, signed, taken
 
 SECRET = {"X-Secret": "s" * 20}
 
@@ -26,6 +27,7 @@ SECRET = {"X-Secret": "s" * 20}
 def test_one_connection_more_than_there_may_be_is_told_to_come_back(tmp_path: Path) -> None:
     listen = {"max_connections": 40, "max_connections_per_address": 30}
     with live_agent(tmp_path, listen=listen) as live:
+        _streams_have_an_end(live)
         held = [connect(live.port) for _ in range(30)]
         body = live.batch()
         whole = request("POST", "/webhooks/sg", signed("sg", body), body)
@@ -50,6 +52,29 @@ def test_one_connection_more_than_there_may_be_is_told_to_come_back(tmp_path: Pa
         wait_until(lambda: b"mailvitals_connections 0.0" in live.agent.get("/metrics"), 5, "all to be gone")
         lines = [line for line in live.agent.log.read_text().splitlines() if "connections.refused" in line]
         assert len(lines) == 1, "no stranger fills the log"
+
+
+def _streams_have_an_end(live: Live) -> None:
+    """The private listener's connections that stay open are so many, and keep nobody from a look or a probe."""
+    watch = request("GET", "/api/v1/stream", {})
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect(live.agent.private)) for _ in range(STREAM_CLIENTS)]
+        for connection in held:
+            connection.sendall(watch)
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        refused = exchange(live.agent.private, watch)
+        assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+        assert json.loads(refused.body) == {"error": "too many streams"}
+        for path in ("/healthz", "/readyz", "/metrics", "/api/v1/status"):
+            live.agent.get(path)
+        held[0].close()
+
+        def room() -> bool:
+            with connect(live.agent.private) as another:
+                another.sendall(watch)
+                return another.recv(12) == b"HTTP/1.1 200"
+
+        wait_until(room, 5, "the place to be given back")
 
 
 def test_no_file_descriptors_left_and_the_agent_serves_again(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import resource
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from agent.ledger.base import Applied, Batch
 from agent.ledger.sqlite import SqliteLedger, load_or_create_key
 from agent.providers import PROVIDERS, WebhookRequest
 from tests.ledger.conftest import KEY
-from tests.servers.base import wait_until
+from tests.servers.base import program, wait_until
 from tests.servers.raw import Answer, exchange, request
 from tests.stack.live import SENDGRID, Live, intake_alone, live_agent, taken
 
@@ -61,6 +62,27 @@ def full(live: Live) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@contextlib.contextmanager
+def read_only(live: Live) -> Iterator[None]:
+    """The kernel lets nothing be written any more, as it does with a disk that fails under a running system."""
+    pid = _store_of(live)
+    calls = "pwrite64,ftruncate,fallocate,fsync,fdatasync"
+    fail = ["-e", f"trace={calls}", "-e", f"inject={calls}:error=EROFS"]
+    other = subprocess.Popen([program("strace", "strace"), "-f", "-qq", "-o", "/dev/null", *fail, "-p", str(pid)])
+    try:
+        wait_until(lambda: all(_traced(pid)), 10, "every thread of the store to be held")
+        yield
+    finally:
+        other.terminate()
+        other.wait(10)
+    assert not any(_traced(pid))
+
+
+def _traced(pid: int) -> list[bool]:
+    statuses = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return ["TracerPid:\t0\n" not in status for status in statuses]
+
+
 def _store_of(live: Live) -> int:
     """The process that holds the store: the agent's only child."""
     assert live.agent.process is not None
@@ -81,7 +103,7 @@ def _unready(live: Live) -> str:
     return " ".join(c["reason"] for c in json.loads(answer.body)["conditions"]) if answer.status == 503 else ""
 
 
-@pytest.mark.parametrize("trouble", [locked, full])
+@pytest.mark.parametrize("trouble", [locked, full, read_only])
 def test_nothing_is_acknowledged_and_everything_counts_once_afterwards(
     live: Live, trouble: Callable[[Live], contextlib.AbstractContextManager[None]]
 ) -> None:
@@ -111,9 +133,9 @@ def test_nothing_is_acknowledged_and_everything_counts_once_afterwards(
 def test_the_log_says_so_once_each_way(live: Live) -> None:
     events = [json.loads(line)["event"] for line in live.agent.log.read_text().splitlines()]
     both = [event for event in events if event in ("store.unavailable", "store.available")]
-    assert both == ["store.unavailable", "store.available"] * 2
+    assert both == ["store.unavailable", "store.available"] * 3
     counted = live.agent.counters("webhook_requests_total", "outcome")
-    assert counted["unavailable"] == 18
+    assert counted["unavailable"] == 27
     assert "Traceback" not in live.agent.log.read_text()
 
 
@@ -122,12 +144,14 @@ class Slow:
 
     def __init__(self, ledger: SqliteLedger) -> None:
         self._ledger = ledger
+        self.commits: list[list[str]] = []  # whose batches were in each
         self.let = asyncio.Event()
         self.entered = asyncio.Event()
 
     async def apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
         self.entered.set()
         await self.let.wait()
+        self.commits.append([batch.source for batch in batches])
         return await self._ledger.apply(batches, now)
 
 
@@ -138,13 +162,13 @@ def _record(n: int) -> bytes:
     ).encode()
 
 
-async def test_more_than_can_wait_is_sent_back_and_what_waits_is_counted(tmp_path: Path) -> None:
+async def test_more_than_can_wait_is_sent_back_and_leaves_another_source_its_room_and_turn(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path / "ledger.db", KEY)
     slow = Slow(ledger)
     async with intake_alone(slow, queue_events=12) as (port, _, _):
 
-        def post(n: int) -> Answer:
-            return exchange(port, request("POST", "/webhooks/pmh", {"X-Secret": "s" * 20}, _record(n)))
+        def post(n: int, source: str = "pmh") -> Answer:
+            return exchange(port, request("POST", f"/webhooks/{source}", {"X-Secret": "s" * 20}, _record(n)))
 
         first = asyncio.create_task(asyncio.to_thread(post, 0))
         await asyncio.wait_for(slow.entered.wait(), 5)
@@ -156,13 +180,17 @@ async def test_more_than_can_wait_is_sent_back_and_what_waits_is_counted(tmp_pat
             while len(done) < 9:
                 done, _ = await asyncio.wait(rest, timeout=0.05)
         assert {(a.status, a.headers["retry-after"]) for a in (task.result() for task in done)} == {(503, "10")}
+        quiet = asyncio.create_task(asyncio.to_thread(post, 13, "quiet"))
+        assert not (await asyncio.wait([quiet], timeout=0.3))[0], "it waits, and is not sent back"
         slow.let.set()
         answers = await asyncio.gather(first, *rest)
         assert sum(map(taken, answers)) == 4
+        assert taken(await quiet)
+        assert slow.commits[1][:2] == ["pmh", "quiet"], "its turn is not behind all that came before"
         again = await asyncio.gather(*(asyncio.to_thread(post, n) for n in range(3)))
         assert all(map(taken, again))
     counted = sum(row.count for row in await ledger.rows(DAY, 0, time.time() + DAY))
-    assert 4 <= counted <= 6
+    assert 5 <= counted <= 7
     await ledger.close()
 
 
