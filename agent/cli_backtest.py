@@ -103,8 +103,8 @@ def _new(settings: Settings, file: Path, names: tuple[str, ...]) -> Policy:
 
 
 def _history(settings: Settings, until: int) -> dict[str, list[Hour]]:
+    from agent.assembly import open_ledger
     from agent.clock import HOUR
-    from agent.daemon import open_ledger
     from agent.ledger.base import LedgerError, StoreUnavailable
     from agent.vitals.evaluate import hours_by_domain
 

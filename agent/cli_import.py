@@ -98,7 +98,7 @@ class _Silent:
 @asynccontextmanager
 async def _counting(settings: Settings) -> AsyncIterator[tuple[Ledger, Gate, dict[str, Source]]]:
     """The store with a gate at work before it, and the configured sources. May run beside an agent."""
-    from agent.daemon import build_sources, open_ledger
+    from agent.assembly import build_sources, open_ledger
     from agent.intake.gate import Gate
 
     ledger = open_ledger(settings)

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,28 +21,24 @@ from agent import __version__
 from agent.alerts.alertmanager import Endpoint, Notifier
 from agent.alerts.bounce_hints import Hints
 from agent.alerts.sources import SourceHealth
+from agent.assembly import build_sources, open_ledger, reveal
 from agent.bounce_rules import shipped
 from agent.clock import DAY, HOUR, MINUTE, ClockWatch
 from agent.dns.checks.base import Watched
 from agent.dns.dependents import share
 from agent.dns.resolver import Resolver
-from agent.events import Event
 from agent.fetch import fetch
 from agent.intake.gate import Gate
 from agent.intake.http import Door, Intake
-from agent.intake.mailboxes import Mailboxes, by_name
+from agent.intake.mailboxes import Mailboxes
 from agent.intake.outgoing import Get
 from agent.intake.pulse import Pulse
-from agent.intake.source import Source
 from agent.leadership import Leadership
-from agent.ledger.base import Deposed, LedgerError, RecentBounce, Row, SourceState, StoreUnavailable
-from agent.ledger.process import ProcessLedger
-from agent.ledger.sqlite import load_or_create_key
-from agent.listeners import LoopWatch, listening, private_tls
+from agent.ledger.base import Deposed, RecentBounce, Row, SourceState, StoreUnavailable
+from agent.listeners import PROBE_EVERY, LoopWatch, listening, private_tls
 from agent.mailbox import mailbox_provider
 from agent.oncall import Decision, OnCall, bounce_hints
 from agent.posture import Posture
-from agent.providers import PROVIDERS
 from agent.settings import Settings
 from agent.trends import TrendWatch
 from agent.views.http import NotLeading, create_app
@@ -59,7 +55,6 @@ if TYPE_CHECKING:
 
 PRUNE_EVERY = 600.0  # seconds
 HOURS_REST = 100.0  # times as long as reading all hours of all domains took, the next reading of all is not due
-PROBE_EVERY = 5.0
 PULSE_EVERY = 60.0
 UNKEPT_FOR = 30.0  # seconds after which incidents are told although the store does not keep them
 LOOK_EVERY = 15.0  # seconds after which an agent that does not lead reads what the leader has found
@@ -67,41 +62,6 @@ RECENT_BOUNCES = 50  # shown
 EXPLAINED_BOUNCES = 500  # looked at for what they have in common
 
 log = structlog.get_logger()
-
-
-def open_ledger(settings: Settings) -> ProcessLedger:
-    """The store the settings name, to be started. Raises ``LedgerError`` or ``OSError``."""
-    if settings.bus.mode == "edge":
-        raise LedgerError("an edge has no ledger (bus.mode): this is done in a core")
-    given = settings.store.identity_key
-    limit = settings.store.quarantine_max_bytes
-    if settings.store.server:
-        assert given  # noqa: S101 - the settings insist
-        return ProcessLedger(settings.store.server, given.get_secret_value().encode(), quarantine_max_bytes=limit)
-    path = settings.store.path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    key = given.get_secret_value().encode() if given else load_or_create_key(path.with_name(path.name + ".key"))
-    return ProcessLedger(path, key, quarantine_max_bytes=limit)
-
-
-def build_sources(
-    settings: Settings,
-    identify: Callable[[str, Sequence[Event]], Sequence[bytes]],
-    mailbox: Callable[[str], str] = by_name,
-) -> dict[str, Source]:
-    """The configured sources by name. ``identify`` is the ledger's; ``mailbox`` looks up what ``dns.mailbox_lookup``
-    wants looked up; without it that waits in the ledger for an agent."""
-    if not settings.dns.mailbox_lookup:
-        mailbox = mailbox_provider
-    names = [d.name for d in settings.domains]
-    return {
-        s.name: Source(
-            s.name, s.provider, PROVIDERS[s.provider], s.credentials,
-            domain=s.domain, stream=s.stream, streams=s.streams, domains=names, identify=identify,
-            seeds=settings.test_traffic.recipients, own_domains=settings.test_traffic.own_domains, mailbox=mailbox,
-        )
-        for s in settings.sources
-    }  # fmt: skip
 
 
 class Daemon:
@@ -562,10 +522,6 @@ def _plans(settings: Settings, phases: Mapping[str, Phase]) -> dict[str, Plan]:
         since = datetime(begin.year, begin.month, begin.day, tzinfo=UTC).timestamp() if begin else None
         found[domain.name] = Plan(phases[domain.phase], since, domain.monthly_limit)
     return found
-
-
-def reveal(secret: Any) -> str:
-    return secret.get_secret_value() if secret else ""
 
 
 def serve(settings: Settings, *, demo: bool = False, alongside: Callable[[Daemon], Any] | None = None) -> None:

@@ -12,20 +12,20 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from agent import __version__
+from agent.assembly import build_sources, reveal
 from agent.bus.client import Incoming
 from agent.bus.delivery import Delivery
 from agent.bus.relay import Relay
 from agent.bus.spool import Spool
 from agent.bus.wire import PREFIX, Seal
 from agent.clock import ClockWatch
-from agent.daemon import PROBE_EVERY, build_sources, reveal
 from agent.fetch import fetch
 from agent.hub import connect, own_name
 from agent.intake.http import Intake
 from agent.intake.mailboxes import is_host
 from agent.intake.outgoing import Get
 from agent.ledger.identity import Identifier, derive
-from agent.listeners import LoopWatch, listening, private_tls
+from agent.listeners import PROBE_EVERY, LoopWatch, listening, private_tls
 from agent.mailbox import mailbox_provider
 from agent.settings import Settings
 from agent.views.http import create_app

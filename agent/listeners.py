@@ -18,6 +18,7 @@ from agent.views.tls import ServerTls
 
 SHUTDOWN_REQUESTS = 10.0  # seconds that webhooks under way may take to finish
 SHUTDOWN_VIEWS = 2.0
+PROBE_EVERY = 5.0  # seconds between two looks at what readiness tells of
 LAG_EVERY = 0.5
 STUCK_AFTER = 30.0  # seconds without a turn of the event loop: not alive
 
