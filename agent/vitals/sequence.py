@@ -43,6 +43,7 @@ PROOF = 40.0  # a proof that a rate is within its limit: two such chances of err
 # A ratio alone would convict on two bad addresses among the first ten.
 LEAST_FAILURES = 3
 MOST_DISPERSION = 5.0
+MOST_SCATTER = 20.0
 MOST_BESIDE = 10  # failures beside the first that an hour and the one before it are believed for
 PRIOR = 50.0  # the weight of having no lumps, in failures seen beside others
 
@@ -99,8 +100,9 @@ class Course(msgspec.Struct):
 
     @property
     def scatter(self) -> float:
-        """As ``dispersion``, which it is not below, of all hours: what an interval of all of them has to allow for."""
-        return min(MOST_DISPERSION, max(self.dispersion, self.all_lumps / self.all_weight))
+        """As ``dispersion``, which it is not below, of all hours, up to ``MOST_SCATTER``: what an interval of all of
+        them has to allow for. A verdict must not put up with so much, an interval has nothing to miss by it."""
+        return min(MOST_SCATTER, max(self.dispersion, self.all_lumps / self.all_weight))
 
     def copy(self) -> Course:
         """A course of its own that has come as far."""
@@ -153,10 +155,12 @@ class Course(msgspec.Struct):
         if both >= 2 and trials and self.last_trials:
             off = failures * self.last_trials - self.last_failures * trials
             beside = min(both - 1, MOST_BESIDE)
-            split = beside * min(off * off / (both * trials * self.last_trials), 2 * MOST_DISPERSION)
-            self.all_lumps, self.all_weight = self.all_lumps + split, self.all_weight + beside
+            split = off * off / (both * trials * self.last_trials)
+            self.all_lumps += beside * min(split, 2 * MOST_SCATTER)
+            self.all_weight += beside
             if quiet and self.last_quiet:
-                self.lumps, self.weight = self.lumps + split, self.weight + beside
+                self.lumps += beside * min(split, 2 * MOST_DISPERSION)
+                self.weight += beside
         self.all_lumps = PRIOR + (self.all_lumps - PRIOR) * _KEPT
         self.all_weight = PRIOR + (self.all_weight - PRIOR) * _KEPT
         if quiet:

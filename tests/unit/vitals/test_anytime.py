@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import exp
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +16,8 @@ from agent.vitals.anytime import BEGINNINGS, interval, published
 from agent.vitals.rates import Counts
 from agent.vitals.types import WINDOWS
 from agent.vitals.verdicts import Target
+from bench.coverage import INTERVALS, coverage
+from bench.senders import in_bursts, independent
 
 BOUNCE = Target(name="bounce", windows=("24h", "7d"), met=0.01, breach=0.01)
 DELIVERABILITY = Target(name="deliverability", windows=("24h", "7d"), met=0.95, breach=0.95)
@@ -137,3 +141,15 @@ def test_every_window_that_is_judged_has_its_number_of_beginnings() -> None:
         for window in target.windows:
             moves = 60 if WINDOWS[window] <= 86400 else 3600
             assert BEGINNINGS[window] == 31 * 86400 // moves
+
+
+@pytest.mark.parametrize("nature", [independent, partial(in_bursts, 3)])
+@pytest.mark.parametrize("rate", [0.01, 0.03])
+def test_in_a_month_of_looks_one_interval_fails_and_the_other_holds(
+    nature: Callable[[Random, float, int], list[int]], rate: float
+) -> None:
+    """By the hour, as the agent publishes them, also of a sender who is beyond the target all the time."""
+    months = [coverage(nature, rate, 50_000, seed) for seed in range(1, 7)]
+    missed = {name: sum(month[i][1] for month in months) for i, name in enumerate(INTERVALS)}
+    assert missed["one look", "24h"] >= 5
+    assert all(missed["any time", period] <= 1 for period in ("24h", "7d", "month"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.clock import DAY, HOUR
 from agent.vitals.rates import Counts
-from agent.vitals.sequence import ALARM, MOST_DISPERSION, PROOF, Course, course, pooled, proof
+from agent.vitals.sequence import ALARM, MOST_DISPERSION, MOST_SCATTER, PROOF, Course, course, pooled, proof
 from agent.vitals.types import TargetVerdict
 from agent.vitals.verdicts import Target, decide, judge, standing
 from bench.senders import hours, in_bursts, independent, overdispersed
@@ -85,6 +85,16 @@ def test_independent_failures_and_a_rate_that_moves_are_not_taken_for_lumps() ->
     moved = course(series(Random(1), 0.005, 600, 360) + [(s + 15 * DAY, x, n) for s, x, n in
                    series(Random(2), 0.03, 600, 360)], 0.05, WEEK)  # fmt: skip
     assert moved.dispersion < 1.25
+
+
+def test_lumps_of_a_breach_widen_intervals_and_no_verdict() -> None:
+    random, found = Random(4), Course(0.01)
+    for h in range(720):
+        found.take(START + h * HOUR, len(in_bursts(3, random, 0.03, 70)), 70, WEEK)
+        assert 1 <= found.dispersion <= found.scatter <= MOST_SCATTER
+    assert found.breached_since
+    assert found.dispersion < 1.6
+    assert 3 < found.scatter < 4.5
 
 
 def test_a_breach_is_dated_confirmed_and_ended() -> None:
