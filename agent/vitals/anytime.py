@@ -7,19 +7,20 @@ Let every mail, given all that came before it, fail with a chance of its own. Th
 of e^(k x) over the failures x and e^(-m (e^k - 1)) over m, the sum of the chances so far, is a nonnegative
 supermartingale (1 + p (e^k - 1) <= e^(p (e^k - 1))). So is a mean of several, and by Ville's inequality (1939) it ever
 reaches 40 with probability 1/40 at most. All m for which it has not are the interval, for each end by factors of its
-own. This is the discrete mixture of Howard, Ramdas, McAuliffe and Sekhon ("Time-uniform, nonparametric, nonasymptotic
-confidence sequences", Annals of Statistics 49, 2021) for Poisson counts, after Robbins ("Statistical methods related to
-the law of the iterated logarithm", Annals of Mathematical Statistics 41, 1970).
+own. This is a discrete mixture in the sense of Howard, Ramdas, McAuliffe and Sekhon ("Time-uniform, nonparametric,
+nonasymptotic confidence sequences", Annals of Statistics 49, 2021) for Poisson counts, after Robbins ("Statistical
+methods related to the law of the iterated logarithm", Annals of Mathematical Statistics 41, 1970).
 
 What it covers is m / n, the mean of the chances of the period so far. They may differ from mail to mail, drift, and
 depend on the past; nothing is assumed to be constant, and failures need not be of the mail beside them (complaints). A
 sliding window is a period that begins at every step anew: each beginning gets its share of the 5 % (a union bound), so
-that all looks at all windows of 31 days are covered together. Lumps count as the failures of ``sequence`` do, divided
-by the dispersion.
+that all looks at all windows of 31 days are covered together. Lumps count as in ``sequence``: what is seen is divided
+by their dispersion.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from math import ceil, exp, expm1, log, sqrt
 
@@ -62,6 +63,37 @@ def published(target: Target, counts: Counts, period: str, dispersion: float) ->
     if good:
         low, high = 1 - high, 1 - low
     return Rate(numerator / trials, low, high, numerator, trials)
+
+
+class Anytime(Mapping[str, dict[str, Rate]]):
+    """The intervals of one domain by period and target, as far as there was mail. They are worked out for who asks, and
+    once."""
+
+    __slots__ = ("_counts", "_found", "_held")
+
+    def __init__(self, counts: Mapping[str, Counts], held: Iterable[tuple[Target, float]]) -> None:
+        """``counts`` by period, ``MONTH`` among them; ``held`` are the targets, each with the dispersion of its
+        failures."""
+        self._counts = counts
+        self._held: dict[str, list[tuple[Target, float]]] = {}
+        for target, dispersion in held:
+            for period in (*target.windows, MONTH) if target.name != "capacity" else ():
+                if target.of(counts[period])[1] > 0:
+                    self._held.setdefault(period, []).append((target, dispersion))
+        self._found: dict[str, dict[str, Rate]] = {}
+
+    def __getitem__(self, period: str) -> dict[str, Rate]:
+        found = self._found.get(period)
+        if found is None:
+            rates = {each.name: published(each, self._counts[period], period, d) for each, d in self._held[period]}
+            found = self._found[period] = {name: rate for name, rate in rates.items() if rate is not None}
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
 
 
 @lru_cache(maxsize=65536)

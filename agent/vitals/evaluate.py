@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from agent.clock import HOUR, MINUTE
-from agent.vitals.anytime import MONTH, published
+from agent.vitals.anytime import MONTH, Anytime
 from agent.vitals.budget import budget
 from agent.vitals.courses import Cell, Memory
 from agent.vitals.phases import PHASES, Phase
@@ -130,7 +130,7 @@ def evaluate(
         volume, to_come = monthly_volume(volumes, now), expected(volumes, now)
         judgements: tuple[Judgement, ...] = ()
         budgets: tuple[Budget, ...] = ()
-        anytime: dict[str, dict[str, Rate]] = {}
+        anytime: Mapping[str, Mapping[str, Rate]] = {}
         if phase is not None:
             held = targets(
                 phase,
@@ -155,11 +155,8 @@ def evaluate(
                 for target, at in zip(held, stand, strict=True)
                 if target.name != "capacity"
             )
-            for target, at in zip(held, stand, strict=True):
-                for period in (*target.windows, MONTH) if target.name != "capacity" else ():
-                    rate = published(target, totals.get(period, so_far), period, at.scatter)
-                    if rate is not None:
-                        anytime.setdefault(period, {})[target.name] = rate
+            scatters = (at.scatter for at in stand)
+            anytime = Anytime({**totals, MONTH: so_far}, zip(held, scatters, strict=True))
         found[domain] = DomainVitals(
             domain=domain,
             phase=phase.name if phase else "",

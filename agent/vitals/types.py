@@ -117,7 +117,7 @@ class DomainVitals(msgspec.Struct, frozen=True):
     monthly_projection: float | None
     last_event_at: float
     budgets: tuple[Budget, ...] = ()
-    anytime: dict[str, dict[str, Rate]] = msgspec.field(default_factory=dict)
+    anytime: Mapping[str, Mapping[str, Rate]] = msgspec.field(default_factory=dict)
 
 
 class Snapshot(msgspec.Struct, frozen=True):
