@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Generic, TypeVar
 
 from agent.dns.answer import Answer, Asks, Outcome, Question
@@ -32,52 +32,118 @@ async def follow(
     answered with a time-out, so that the plan still ends by its own rules; one that does not within as long again is
     given up with ``TimeoutError``. What it asks of the Web goes to ``pages``; ``anew`` has them fetched although they
     are kept."""
-    resolver.fresh()
-    followed = _Followed(resolver, plan, limit, pages, anew)
+    result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def ended(_: str, got: T | Exception) -> None:
+        if result.done():
+            return
+        if isinstance(got, Exception):
+            result.set_exception(got)
+        else:
+            result.set_result(got)
+
+    followed = Together(resolver, {"": plan}, ended, limit=limit, pages=pages, anew=anew)
     try:
-        return await followed.result
+        return await result
     finally:
         followed.close()
 
 
+class Together(Generic[T]):
+    """Several plans on their way at once, as ``follow`` leads each of them, with one limit for all. ``ended`` is told
+    the key of each that comes to its end, and what it returned or raised; the first perhaps before this is made. Their
+    answers drive them, without tasks: a look at a domain has some fifty steps, and there are thousands of domains."""
+
+    def __init__(
+        self,
+        resolver: Asks,
+        plans: Mapping[str, Generator[tuple[Question, ...], tuple[Answer, ...], T]],
+        ended: Callable[[str, T | Exception], None],
+        *,
+        limit: float = CHECK_LIMIT,
+        pages: Pages = _PAGES,
+        anew: bool = False,
+    ) -> None:
+        resolver.fresh()
+        self._loop = asyncio.get_running_loop()
+        self._ended, self._limit = ended, limit
+        self._late = False
+        self._end = self._loop.call_later(limit, self._too_late)
+        self._going = {
+            key: _Followed(resolver, plan, functools.partial(self._over, key), pages=pages, anew=anew)
+            for key, plan in plans.items()
+        }
+        for followed in list(self._going.values()):
+            followed.go_on()
+
+    def _over(self, key: str, got: T | Exception) -> None:
+        if self._going.pop(key, None) is None:
+            return
+        if not self._going:
+            self._end.cancel()
+        self._ended(key, got)
+
+    def _too_late(self) -> None:
+        going = list(self._going.values())
+        if not self._late:
+            self._late = True
+            self._end = self._loop.call_later(self._limit, self._too_late)
+            for followed in going:
+                followed.too_late()
+        else:
+            for followed in going:
+                followed.give_up(TimeoutError())
+
+    def close(self) -> None:
+        """Give up what has not ended; nobody is told."""
+        self._end.cancel()
+        going, self._going = self._going, {}
+        for followed in going.values():
+            followed.close()
+
+
 class _Followed(Generic[T]):
-    """A plan on its way. It goes on as its answers come, without a task of its own and a timer for each step: a look at
-    a domain has some fifty steps, and there are thousands of domains."""
+    """A plan on its way."""
+
+    __slots__ = (
+        "_anew", "_ended", "_futures", "_got", "_late", "_loop", "_missing", "_over", "_pages", "_plan", "_questions",
+        "_resolver", "_started", "_view",
+    )  # fmt: skip
 
     def __init__(
         self,
         resolver: Asks,
         plan: Generator[tuple[Question, ...], tuple[Answer, ...], T],
-        limit: float,
+        ended: Callable[[T | Exception], None],
+        *,
         pages: Pages,
         anew: bool,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self.result: asyncio.Future[T] = self._loop.create_future()
-        self._resolver, self._plan = resolver, plan
+        self._resolver, self._plan, self._ended = resolver, plan, ended
         self._pages, self._anew = pages, anew
         self._view = resolver if isinstance(resolver, DomainAnswers) else None
         self._questions: tuple[Question, ...] = ()
         self._got: dict[Question, Answer] = {}  # of this step
         self._futures: list[asyncio.Future[Answer]] = []
-        self._started = self._late = False
+        self._started = self._late = self._over = False
         self._missing = 0
-        self._limit = limit
-        self._end = self._loop.call_later(limit, self._too_late)
-        self._go_on()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
+        """Take steps for as long as no answer has to be waited for."""
+        got: T | Exception
         try:
             for _ in range(_STEPS):
-                if self.result.done():
+                if self._over or self._ask(self._step()):
                     return
-                if self._ask(self._step()):
-                    return
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self.go_on)
+            return
         except StopIteration as stop:
-            self.result.set_result(stop.value)
+            got = stop.value
         except Exception as error:
-            self.result.set_exception(error)
+            got = error
+        self._over = True
+        self._ended(got)
 
     def _step(self) -> tuple[Question, ...]:
         if not self._started:
@@ -113,10 +179,10 @@ class _Followed(Generic[T]):
         if future.done() and not future.cancelled() and future.exception() is None:
             return future.result()
         self._futures.append(future)
-        future.add_done_callback(functools.partial(self._ended, question))
+        future.add_done_callback(functools.partial(self._answered, question))
         return None
 
-    def _ended(self, question: Question, future: asyncio.Future[Answer]) -> None:
+    def _answered(self, question: Question, future: asyncio.Future[Answer]) -> None:
         if future in self._futures:
             self._futures.remove(future)
             self._came(question, None if future.cancelled() else future.exception() or future.result())
@@ -128,34 +194,35 @@ class _Followed(Generic[T]):
         if isinstance(got, Answer):
             self._got[question] = got
         elif got is not None:
-            self._missing = 0
-            if not self.result.done():
-                self.result.set_exception(got)
+            self.give_up(got if isinstance(got, Exception) else RuntimeError(type(got).__name__))
             return
         self._missing -= 1
         if not self._missing:
-            self._go_on()
+            self.go_on()
 
-    def _too_late(self) -> None:
-        if self._late:  # a plan that does not end
-            if not self.result.done():
-                self.result.set_exception(TimeoutError())
-            return
+    def too_late(self) -> None:
+        """Answer what is waited for, and all further questions, with a time-out."""
         self._late = True
-        self._end = self._loop.call_later(self._limit, self._too_late)
         if self._missing:
-            self._give_up()
-            self._go_on()
+            self._wait_no_more()
+            self.go_on()
 
-    def _give_up(self) -> None:
+    def give_up(self, error: Exception) -> None:
+        """End with this error."""
+        if not self._over:
+            self.close()
+            self._ended(error)
+
+    def _wait_no_more(self) -> None:
         self._missing = 0
         futures, self._futures = self._futures, []
         for future in futures:
             future.cancel()
 
     def close(self) -> None:
-        self._end.cancel()
-        self._give_up()
+        """Leave the plan where it is."""
+        self._over = True
+        self._wait_no_more()
         self._plan.close()
 
 

@@ -8,22 +8,23 @@ than ``interval`` after the last, and no cache holds anything longer than the TT
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import structlog
 
-from agent.dns.audit import Audits
+from agent.dns.belief import Belief
 from agent.dns.checks import CHECKS
-from agent.dns.checks.base import SEVERITY, Check, Finding, Subject, Verdict, Watched
+from agent.dns.checks.base import Check, Finding, Subject, Verdict, Watched
 from agent.dns.discovery import Discoveries
-from agent.dns.follow import CHECK_LIMIT, run_check
+from agent.dns.follow import CHECK_LIMIT, Together
 from agent.dns.health import Health, self_check
-from agent.dns.opinion import Weight, second_opinion
+from agent.dns.opinion import Weight
 from agent.dns.published import Published
-from agent.dns.report import confirm
 from agent.dns.resolver import Resolver
 from agent.dns.schedule import Schedule
 from agent.dns.shared import DomainAnswers, SharedAnswers
@@ -31,11 +32,11 @@ from agent.dns.shared import DomainAnswers, SharedAnswers
 _FIRST_RETRY = 15.0  # seconds until a failed look is tried again; doubled each time up to the interval
 _NEGATIVE = (60.0, 900.0)  # seconds after which a record that is not there is asked for again
 _START_SPREAD = 0.05  # seconds between the first looks, so that a start is no burst
-_PERSISTENT = 3600.0  # seconds after which, and
-_LOOKS = 3  # looks by which bad news that no second server can be asked about is believed of a healthy resolver
 _SELF_CHECK = 60.0  # seconds between two looks at the resolvers themselves
 _TOGETHER = 1.0  # seconds for which looks at one domain share their answers
-_CONFIRMING = 16  # second opinions asked for at once
+
+Key = tuple[str, str]  # domain, check
+_Told = Callable[[Key, float], None]
 
 log = structlog.get_logger(__name__)
 
@@ -75,33 +76,30 @@ class Watch:
         self._subjects = {subject.domain: subject for subject in subjects}
         self._interval = interval
         self._min_interval = min(min_interval, interval)
-        self._confirm_after = confirm_after
         self._limit = limit
         self._checks = CHECKS if checks is None else checks
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter
-        self._on_opinion, self._on_health = on_opinion, on_health
-        self._authority_port = authority_port
+        self._on_health = on_health
         self._shared = SharedAnswers(resolver, rate=rate)
         self._views: WeakValueDictionary[str, DomainAnswers] = WeakValueDictionary()
-        self._health: Mapping[str, Health] = {}
-        self._audits = Audits(
-            resolver, clock=clock, rng=self._rng, interval=interval, limit=limit, port=authority_port,
-            on_opinion=on_opinion,
-        )  # fmt: skip
-        self._confirming = asyncio.Semaphore(_CONFIRMING)
-        self._doubted: dict[tuple[str, str, str], tuple[str, float, int]] = {}  # reason, since, looks
-        self._failures: dict[tuple[str, str], int] = {}
-        self._discoveries = Discoveries(self._rng)
-        self._turns: dict[tuple[str, str], asyncio.Future[None]] = {}
-        self._due: dict[str, float] = {}
-        self._schedule = Schedule(self._look)
         self.published = Published(
             self._subjects,
             (w for w in restored if w.domain in self._subjects and w.finding.check in self._checks),
             on_change=on_change,
         )
-        self._looked: set[tuple[str, str]] = set()
+        self._belief = Belief(
+            resolver, self.published, clock=clock, rng=self._rng, interval=interval, confirm_after=confirm_after,
+            limit=limit, authority_port=authority_port, on_opinion=on_opinion,
+        )  # fmt: skip
+        self._failures: dict[Key, int] = {}
+        self._discoveries = Discoveries(self._rng)
+        self._turns: dict[Key, deque[_Told]] = {}  # who is told of the look under way, then those who wait for theirs
+        self._looking: WeakSet[Together[tuple[Finding, ...]]] = WeakSet()  # a look lives by its timer
+        self._weighing: set[asyncio.Task[None]] = set()
+        self._due: dict[str, float] = {}
+        self._schedule = Schedule(self._due_now)
+        self._looked: set[Key] = set()
         self._last_round_at = 0.0
 
     def findings(self) -> tuple[Watched, ...]:
@@ -119,9 +117,12 @@ class Watch:
         """Watch until cancelled."""
         keys = [(domain, check) for domain in self._subjects for check in self._checks]
         step = min(_START_SPREAD, self._interval / max(1, len(keys)))
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._check_resolvers(), name="dns resolvers")
-            group.create_task(self._schedule.run((n * step, key) for n, key in enumerate(keys)), name="dns looks")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._check_resolvers(), name="dns resolvers")
+                group.create_task(self._schedule.run((n * step, key) for n, key in enumerate(keys)), name="dns looks")
+        finally:
+            self._stop()
 
     def late(self) -> float:
         """Seconds by which the next look is overdue: more than a few say that ``rate`` or the resolvers do not
@@ -134,7 +135,17 @@ class Watch:
         if domain not in self._subjects:
             raise KeyError(domain)
         self._discoveries.forget(domain)
-        await asyncio.gather(*(self._look((domain, check)) for check in self._checks))
+        left = set(self._checks)
+        done = asyncio.get_running_loop().create_future()
+
+        def told(key: Key, _: float) -> None:
+            left.discard(key[1])
+            if not left and not done.done():
+                done.set_result(None)
+
+        self._ask_for(domain, self._checks, told)
+        if left:
+            await done
         return self.published.of(domain)
 
     async def _check_resolvers(self) -> None:
@@ -145,37 +156,105 @@ class Watch:
     async def check_resolvers(self) -> None:
         """Look at the resolvers themselves: those found broken are not asked while there are others; when all are,
         every finding is ``unknown``."""
-        self._health = await self_check(self._resolver)
-        broken = [server for server, health in self._health.items() if health is Health.BROKEN]
-        self._resolver.avoid(broken)
+        health = self._belief.health = await self_check(self._resolver)
+        self._resolver.avoid([server for server, how in health.items() if how is Health.BROKEN])
         if self._on_health:
-            self._on_health(self._health)
+            self._on_health(health)
 
-    async def _look(self, key: tuple[str, str]) -> float:
-        """One look, published, one at a time for each key. Returns the seconds until the next."""
-        while (other := self._turns.get(key)) is not None:
-            await asyncio.wait((other,))
-        ended = self._turns[key] = asyncio.get_running_loop().create_future()
-        try:
-            return await self._look_now(key)
-        finally:
-            del self._turns[key]
-            ended.set_result(None)
+    def _due_now(self, keys: list[Key]) -> None:
+        together: dict[str, list[str]] = {}
+        for domain, check in keys:
+            together.setdefault(domain, []).append(check)
+        for domain, checks in together.items():
+            self._ask_for(domain, checks, self._schedule.again)
 
-    async def _look_now(self, key: tuple[str, str]) -> float:
-        domain, check = key
+    def _ask_for(self, domain: str, checks: Iterable[str], told: _Told) -> None:
+        """Have checks look at a domain, each when an earlier look of its has ended; ``told`` is given the key of each
+        and the seconds until its next look."""
+        free: list[str] = []
+        for check in checks:
+            if (waiting := self._turns.get((domain, check))) is not None:
+                waiting.append(told)
+            else:
+                self._turns[domain, check] = deque((told,))
+                free.append(check)
+        if free:
+            self._look(domain, free)
+
+    def _look(self, domain: str, checks: list[str]) -> None:
+        """A look of some checks at once: they share what they are told, and their limit."""
+        subject = self._discoveries.known(self._subjects[domain], self._clock())
+        answers = self._view(domain)
+        plans = {check: self._checks[check].plan(subject) for check in checks}
+        ended = functools.partial(self._found, subject, answers)
+        self._looking.add(Together(answers, plans, ended, limit=self._limit))
+
+    def _found(
+        self, subject: Subject, answers: DomainAnswers, check: str, got: tuple[Finding, ...] | Exception
+    ) -> None:
+        if not isinstance(got, Exception) and self._belief.at_once(subject.domain, check, got):
+            self._publish(subject, check, got)
+            return
+        weighing = asyncio.get_running_loop().create_task(self._weigh(subject, answers, check, got))
+        self._weighing.add(weighing)
+        weighing.add_done_callback(self._weighing.discard)
+
+    async def _weigh(
+        self, subject: Subject, answers: DomainAnswers, check: str, got: tuple[Finding, ...] | Exception
+    ) -> None:
         try:
-            findings = await self._believed(domain, check)
+            if isinstance(got, Exception):
+                raise got
+            findings = await self._belief.weighed(answers, subject, check, self._checks[check], got)
         except Exception as error:
-            log.error("dns_check_crashed", domain=domain, check=check, error=type(error).__name__)
-            findings = self._crashed(domain, check)
-        for gone in self.published.publish(domain, check, findings, self._clock()):
-            self._doubted.pop((domain, check, gone), None)
+            log.error("dns_check_crashed", domain=subject.domain, check=check, error=type(error).__name__)
+            findings = self._crashed(subject.domain, check)
+        self._publish(subject, check, findings)
+
+    def _publish(self, subject: Subject, check: str, findings: tuple[Finding, ...]) -> None:
+        """These are believed, and its next look is due in time."""
+        domain = subject.domain
+        key = domain, check
+        now = self._clock()
+        if check == "dkim":
+            self._discoveries.note(subject, findings, now)
+        for finding in findings:
+            if finding.reason != "unconfirmed":
+                self._belief.forget(domain, check, finding.subject)
+        try:
+            gone = self.published.publish(domain, check, findings, now)
+        except Exception as error:  # whoever is told of changes must not end the watch
+            log.error("dns_finding_not_told", domain=domain, check=check, error=type(error).__name__)
+            gone = frozenset()
+        for subject_gone in gone:
+            self._belief.forget(domain, check, subject_gone)
         self._looked.add(key)
         if len(self._looked) == len(self._subjects) * len(self._checks):
             self._looked.clear()
-            self._last_round_at = self._clock()
-        return self._aligned(domain, self._next(key, findings))
+            self._last_round_at = now
+        self._end_turn(key, self._aligned(domain, self._next(key, findings)))
+
+    def _end_turn(self, key: Key, delay: float) -> None:
+        if (waiting := self._turns.get(key)) is None:  # given up meanwhile
+            return
+        told = waiting.popleft()
+        if waiting:
+            domain, check = key
+            asyncio.get_running_loop().call_soon(self._look, domain, [check])
+        else:
+            del self._turns[key]
+        told(key, delay)
+
+    def _stop(self) -> None:
+        """Give up all looks; whoever waits for one waits no longer."""
+        for look in list(self._looking):
+            look.close()
+        for weighing in list(self._weighing):
+            weighing.cancel()
+        turns, self._turns = self._turns, {}
+        for key, waiting in turns.items():
+            for told in waiting:
+                told(key, self._interval)
 
     def _aligned(self, domain: str, delay: float) -> float:
         """Looks at one domain that would fall close together begin at once: what one asks, the others need not."""
@@ -186,49 +265,6 @@ class Watch:
         self._due[domain] = now + delay
         return delay
 
-    async def _believed(self, domain: str, check: str) -> tuple[Finding, ...]:
-        subject, plan = self._discoveries.known(self._subjects[domain], self._clock()), self._checks[check]
-        answers = self._view(domain)
-        findings = await run_check(answers, plan, subject, limit=self._limit)
-        bad = any(self._is_bad_news(domain, f) for f in findings if f.verdict is not Verdict.OK)
-        if bad or self._is_deaf() or self._audits.is_due((domain, check), findings):
-            # Each plan ends by itself at the limit; this one is for all of them.
-            async with asyncio.timeout(4 * self._limit + self._confirm_after + 5):
-                findings = await self._weighed(answers, subject, check, findings, bad=bad)
-        if check == "dkim":
-            self._discoveries.note(subject, findings, self._clock())
-        if self._doubted:
-            for f in findings:
-                if f.reason != "unconfirmed":
-                    self._doubted.pop((domain, check, f.subject), None)
-        return findings
-
-    async def _weighed(
-        self, answers: DomainAnswers, subject: Subject, check: str, findings: tuple[Finding, ...], *, bad: bool
-    ) -> tuple[Finding, ...]:
-        """What remains of findings that are bad news, or whose turn it is to be audited."""
-        domain, plan = subject.domain, self._checks[check]
-        if bad:
-            await asyncio.sleep(self._confirm_after)
-            findings = confirm(findings, await run_check(self._resolver, plan, subject, limit=self._limit, anew=True))
-        doubted = [f for f in findings if self._is_bad_news(domain, f)]
-        if self._is_deaf():
-            return tuple(_without_resolver(f) for f in findings)
-        if doubted:
-            async with self._confirming:
-                weighed = await second_opinion(
-                    self._resolver, plan, subject, doubted, limit=self._limit, port=self._authority_port
-                )
-            stands = {f.subject: self._stands(domain, f, *w) for f, w in zip(doubted, weighed, strict=True)}
-            return tuple(stands.get(f.subject, f) for f in findings)
-        if self._audits.is_due((domain, check), findings):
-            async with self._confirming:
-                return await self._audits.audited(answers, plan, subject, (domain, check), findings)
-        return findings
-
-    def _is_deaf(self) -> bool:
-        return bool(self._health) and all(health is Health.BROKEN for health in self._health.values())
-
     def _view(self, domain: str) -> DomainAnswers:
         """One for the looks at a domain that begin together."""
         now = asyncio.get_running_loop().time()
@@ -236,33 +272,6 @@ class Watch:
         if view is None or now - view.born > min(_TOGETHER, self._min_interval / 2):
             view = self._views[domain] = DomainAnswers(self._shared, domain, born=now)
         return view
-
-    def _stands(self, domain: str, bad: Finding, weight: Weight, finding: Finding) -> Finding:
-        """What is published of bad news. Where nobody else can be asked, a resolver that is right about everything
-        known, and has had to ask again itself meanwhile, is evidence too, once it says the same for long enough."""
-        if self._on_opinion:
-            self._on_opinion(weight)
-        if weight is not Weight.UNCONFIRMED:
-            return finding
-        key = (domain, bad.check, bad.subject)
-        reason, since, looks = self._doubted.get(key, ("", 0.0, 0))
-        if reason != bad.reason or Health.HEALTHY not in self._health.values():
-            since, looks = self._clock(), 0
-        self._doubted[key] = (bad.reason, since, looks + 1)
-        persistent = looks + 1 >= _LOOKS and self._clock() - since >= max(_PERSISTENT, 2.0 * bad.ttl)
-        return bad if persistent else finding
-
-    def _is_bad_news(self, domain: str, finding: Finding) -> bool:
-        if finding.verdict not in (Verdict.FAIL, Verdict.WARN):
-            return False
-        known = self.published.get(domain, finding.check, finding.subject)
-        before = known.last_definitive if known else None
-        if known is None or before is None or (before.records and not finding.records):
-            return True
-        if known.finding.verdict is Verdict.UNKNOWN:  # what was bad before nobody could tell may be over
-            return True
-        better = SEVERITY.index(finding.verdict) - SEVERITY.index(before.verdict)
-        return better < 0 or (better == 0 and finding.reason != before.reason)
 
     def _crashed(self, domain: str, check: str) -> tuple[Finding, ...]:
         subjects = sorted(self.published.subjects(domain, check)) or [""]
@@ -272,7 +281,7 @@ class Watch:
             for subject in subjects
         )
 
-    def _next(self, key: tuple[str, str], findings: tuple[Finding, ...]) -> float:
+    def _next(self, key: Key, findings: tuple[Finding, ...]) -> float:
         # no_selectors is unknown for good: only other settings change it.
         if any(f.verdict is Verdict.UNKNOWN and f.reason != "no_selectors" for f in findings):
             failures = self._failures[key] = self._failures.get(key, 0) + 1
@@ -290,9 +299,3 @@ class Watch:
         return (
             min(base * (1 + jitter), self._interval) if base < self._interval * 0.9 else self._interval * (1 - jitter)
         )
-
-
-def _without_resolver(finding: Finding) -> Finding:
-    detail = "Every resolver fails its self-check: it denies what exists or makes up what does not."
-    advice = "Use a resolver that does not rewrite answers, see dns.resolvers."
-    return Finding(finding.check, finding.subject, Verdict.UNKNOWN, "resolver_broken", detail, advice)

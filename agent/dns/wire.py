@@ -7,6 +7,7 @@ import contextlib
 import secrets
 import socket
 import time
+from collections.abc import Callable
 
 import dns.exception
 
@@ -91,23 +92,122 @@ async def _tcp(sent: bytes, host: str, port: int) -> Message:
 
 async def _udp(sent: bytes, host: str, port: int, garbled: list[bytes]) -> Message | None:
     """The answer; ``None`` when it was cut off."""
-    loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.setblocking(False)
-        s.connect((host, port))
-        s.send(sent)
-        while True:
-            data = await loop.sock_recv(s, 65535)
-            # What cannot be read is not the answer.
-            with contextlib.suppress(ValueError):
-                if got := response(sent, data):
-                    return None if got.flags & TC else got
-                continue
-            # Cut off within a record, as a few servers do; or nonsense from the right server.
-            if data[:2] == sent[:2] and len(data) > 3:
-                if data[2] & 0x02:
-                    return None
-                garbled.append(data[:2])
+    came: asyncio.Future[Message | OSError | None] = asyncio.get_running_loop().create_future()
+
+    def then(got: Message | OSError | None) -> None:
+        if not came.done():
+            came.set_result(got)
+
+    datagram = _Datagram(sent, host, port, then, garbled)
+    try:
+        got = await came
+    finally:
+        datagram.close()
+    if isinstance(got, OSError):
+        raise got
+    return got
+
+
+class _Datagram:
+    """A query on its way over UDP. ``then`` is told the answer, ``None`` when it was cut off. What comes and cannot be
+    read is noted in ``garbled``. Raises ``OSError``."""
+
+    def __init__(
+        self,
+        sent: bytes,
+        host: str,
+        port: int,
+        then: Callable[[Message | OSError | None], None],
+        garbled: list[bytes],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sent, self._then, self._garbled = sent, then, garbled
+        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self._number = self._socket.fileno()
+        try:
+            self._socket.setblocking(False)
+            self._socket.connect((host, port))
+            self._socket.send(sent)
+        except BaseException:
+            self._socket.close()
+            raise
+        self._loop.add_reader(self._number, self._ready)
+
+    def _ready(self) -> None:
+        try:
+            data = self._socket.recv(65535)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(error)
+            return
+        # What cannot be read is not the answer.
+        with contextlib.suppress(ValueError):
+            if got := response(self._sent, data):
+                self._end(None if got.flags & TC else got)
+            return
+        # Cut off within a record, as a few servers do; or nonsense from the right server.
+        if data[:2] == self._sent[:2] and len(data) > 3:
+            if data[2] & 0x02:
+                self._end(None)
+            else:
+                self._garbled.append(data[:2])
+
+    def _end(self, got: Message | OSError | None) -> None:
+        self.close()
+        self._then(got)
+
+    def close(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._number)
+            self._socket.close()
+
+
+class Asked:
+    """A question to one server as ``exchange`` asks it, with recursion and over UDP alone, that needs no task. ``then``
+    is told the answer in a later turn of the loop; ``None`` when only ``exchange`` can get it: what does not fit a
+    datagram, and from a server that does not know EDNS."""
+
+    def __init__(
+        self, question: Question, host: str, port: int, *, seconds: float, then: Callable[[Answer | None], None]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._question, self._then = question, then
+        self._server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._garbled: list[bytes] = []
+        self._datagram: _Datagram | None = None
+        sent = query(question, secrets.randbits(16), RD | (AD if question.dnssec else 0), PAYLOAD)
+        try:
+            self._datagram = _Datagram(sent, host, port, self._came, self._garbled)
+        except OSError:
+            loop.call_soon(self._end, Answer(question, Outcome.UNREACHABLE, server=self._server))
+        self._late = loop.call_later(seconds, self._too_late)
+
+    def _came(self, got: Message | OSError | None) -> None:
+        if isinstance(got, OSError):
+            answer: Answer | None = Answer(self._question, Outcome.UNREACHABLE, server=self._server)
+        elif got is None or (got.rcode in _WITHOUT_EDNS and not self._question.dnssec):
+            answer = None
+        else:
+            try:
+                answer = _read(self._question, got, self._server, direct=False)
+            except (dns.exception.DNSException, ValueError):
+                answer = Answer(self._question, Outcome.MALFORMED, server=self._server)
+        self._end(answer)
+
+    def _too_late(self) -> None:
+        outcome = Outcome.MALFORMED if self._garbled else Outcome.TIMEOUT
+        self._end(Answer(self._question, outcome, server=self._server))
+
+    def _end(self, answer: Answer | None) -> None:
+        self._late.cancel()
+        if self._datagram is not None:
+            self._datagram.close()
+        self._then(answer)
+
+    def close(self) -> None:
+        """It ends as ``unreachable``."""
+        self._end(Answer(self._question, Outcome.UNREACHABLE, server=self._server))
 
 
 def _read(question: Question, got: Message, server: str, *, direct: bool) -> Answer:

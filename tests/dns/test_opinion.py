@@ -84,7 +84,7 @@ async def test_where_nobody_else_can_be_asked_a_healthy_resolver_is_believed_aft
     fake, now = Fake(), Now()
     fake.authority = {}
     w = watch(fake, now)
-    w._health = {"192.0.2.53:53": Health.HEALTHY}
+    w._belief.health = {"192.0.2.53:53": Health.HEALTHY}
     assert (await look(w)).finding.reason == "unconfirmed"
     now.at += 3599
     assert (await look(w)).finding.reason == "unconfirmed"
@@ -99,7 +99,7 @@ async def test_a_resolver_not_known_to_be_healthy_is_never_believed_alone() -> N
     for _ in range(10):
         now.at += 1800
         assert (await look(w)).finding.reason == "unconfirmed"
-    w._health = {"192.0.2.53:53": Health.HEALTHY}
+    w._belief.health = {"192.0.2.53:53": Health.HEALTHY}
     fake.zone = dict(GOOD)  # type: ignore[arg-type]
     assert (await look(w)).finding.reason == "ok"
     fake.zone = {}
@@ -122,11 +122,11 @@ async def test_when_every_resolver_is_broken_nothing_is_believed() -> None:
     fake.zone = dict(GOOD)  # type: ignore[arg-type]
     w = watch(fake, now)
     good = await look(w)
-    w._health = {"r1": Health.BROKEN, "r2": Health.BROKEN}
+    w._belief.health = {"r1": Health.BROKEN, "r2": Health.BROKEN}
     found = await look(w)
     assert (found.finding.verdict, found.finding.reason) == (Verdict.UNKNOWN, "resolver_broken")
     assert found.last_definitive == good.finding
-    w._health = {"r1": Health.BROKEN, "r2": Health.UNKNOWN}
+    w._belief.health = {"r1": Health.BROKEN, "r2": Health.UNKNOWN}
     assert (await look(w)).finding.reason == "ok"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import AsyncIterator, Iterable
 
 import msgspec
 import pytest
@@ -154,53 +155,71 @@ def test_questions_keep_to_the_pace_in_all_and_for_one_domain() -> None:
     virtually(main())
 
 
-def test_the_queue_does_what_is_due_no_more_at_once_than_allowed() -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        at_work, most, done = 0, 0, Counter[int]()
+class Work:
+    """Takes some seconds for each key, which is due again some seconds later."""
 
-        async def work(key: int) -> float:
-            nonlocal at_work, most
-            at_work += 1
-            most = max(most, at_work)
-            await asyncio.sleep(0.5)
-            at_work -= 1
-            done[key] += 1
-            return 10.0
+    def __init__(self, most: int, takes: float, again: float) -> None:
+        self.schedule: Schedule[int] = Schedule(self.begin, most=most)
+        self.takes, self.pause = takes, again
+        self.at_work = self.most = 0
+        self.done = Counter[int]()
+        self.batches: list[list[int]] = []
 
-        schedule: Schedule[int] = Schedule(work, most=5)
-        task = asyncio.create_task(schedule.run((0.1 * i, i) for i in range(50)))
-        begun = loop.time()
-        await asyncio.sleep(4)
-        assert schedule.late() < 0.01
-        await asyncio.sleep(100)
-        assert most == 5
-        assert set(done) == set(range(50))
-        assert max(done.values()) - min(done.values()) <= 1
-        assert min(done.values()) == pytest.approx((loop.time() - begun) / 10.5, abs=1.5)
+    def begin(self, keys: list[int]) -> None:
+        self.at_work += len(keys)
+        self.most = max(self.most, self.at_work)
+        self.batches.append(keys)
+        for key in keys:
+            asyncio.get_running_loop().call_later(self.takes, self.end, key)
+
+    def end(self, key: int) -> None:
+        self.at_work -= 1
+        self.done[key] += 1
+        self.schedule.again(key, self.pause)
+
+    @contextlib.asynccontextmanager
+    async def going(self, keys: Iterable[tuple[float, int]]) -> AsyncIterator[Schedule[int]]:
+        task = asyncio.create_task(self.schedule.run(keys))
+        yield self.schedule
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def test_the_queue_does_what_is_due_no_more_at_once_than_allowed() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        work = Work(5, takes=0.5, again=10.0)
+        begun = loop.time()
+        async with work.going((0.1 * i, i) for i in range(50)) as schedule:
+            await asyncio.sleep(4)
+            assert schedule.late() < 0.01
+            await asyncio.sleep(100)
+        done = work.done
+        assert work.most == 5
+        assert set(done) == set(range(50))
+        assert max(done.values()) - min(done.values()) <= 1
+        assert min(done.values()) == pytest.approx((loop.time() - begun) / 10.5, abs=1.5)
+
+    virtually(main())
+
+
+def test_what_is_due_together_is_begun_together() -> None:
+    async def main() -> None:
+        work = Work(64, takes=1.0, again=10.0)
+        async with work.going([(1.0, 1), (1.001, 2), (1.004, 3), (1.2, 4)]):
+            await asyncio.sleep(5)
+        assert work.batches == [[1, 2, 3], [4]]
 
     virtually(main())
 
 
 def test_too_much_work_shows_as_lateness_and_is_shared_fairly() -> None:
     async def main() -> None:
-        done = Counter[int]()
-
-        async def work(key: int) -> float:
-            await asyncio.sleep(1)
-            done[key] += 1
-            return 1.0
-
-        schedule: Schedule[int] = Schedule(work, most=2)
-        task = asyncio.create_task(schedule.run((0, i) for i in range(20)))
-        await asyncio.sleep(100.5)
-        assert schedule.late() > 5
-        assert set(done.values()) == {10}
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        work = Work(2, takes=1.0, again=1.0)
+        async with work.going((0, i) for i in range(20)) as schedule:
+            await asyncio.sleep(100.5)
+            assert schedule.late() > 5
+        assert set(work.done.values()) == {10}
 
     virtually(main())

@@ -145,13 +145,13 @@ async def test_only_the_confirming_look_has_pages_fetched_anew(
         looks.append(anew)
         return await run_check(*arguments, anew=anew, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("agent.dns.watch.run_check", spy)
+    monkeypatch.setattr("agent.dns.belief.run_check", spy)
     dns.zone["a.com"] = {"TXT": ["ok"]}
     w = watch(dns, now)
     await look(w)
     dns.zone["a.com"] = {"TXT": ["fail"]}
     await look(w)
-    assert looks == [False, False, True]
+    assert looks == [True], "the others are none that confirm"
 
 
 async def test_bad_news_is_confirmed_on_a_fresh_channel(dns: Fake, now: Now) -> None:
@@ -303,6 +303,58 @@ async def test_run_looks_again_and_again_until_cancelled(dns: Fake) -> None:
         ("a.com", "crash"): "unknown", ("a.com", "probe"): "ok", ("b.com", "crash"): "unknown", ("b.com",
         "probe"): "warn",
     }  # fmt: skip
+
+
+class Slow(Fake):
+    """Answers when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = asyncio.Event()
+
+    async def ask(self, question: Question) -> Answer:
+        await self.let.wait()
+        return await super().ask(question)
+
+
+async def test_looks_of_one_check_take_turns(now: Now) -> None:
+    dns = Slow()
+    dns.zone["a.com"] = {"TXT": ["ok"]}
+    w = watch(dns, now)
+    looks = [asyncio.create_task(look(w)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    looks[2].cancel()
+    dns.let.set()
+    assert {(await one).finding.verdict for one in looks[:2]} == {Verdict.OK}
+    await asyncio.sleep(0.01)
+    assert not w._turns, "one that nobody waits for any more has its turn too"
+
+
+async def test_the_end_of_the_watch_is_the_end_of_its_looks(now: Now) -> None:
+    dns = Slow()
+    w = watch(dns, now, checks={"one": Probe(), "two": Probe()})
+    running = asyncio.create_task(w.run())
+    await asyncio.sleep(0.02)
+    waiting = asyncio.create_task(w.check_now("a.com"))
+    await asyncio.sleep(0.1)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert await asyncio.wait_for(waiting, 1) == (), "whoever waits for a look is not left waiting"
+    assert not w._turns
+    dns.let.set()
+    await asyncio.sleep(0.01)
+    assert w.findings() == ()
+
+
+async def test_who_is_told_of_changes_cannot_stop_the_watch(dns: Fake, now: Now) -> None:
+    def fails(watched: Watched) -> None:
+        raise RuntimeError("bug")
+
+    dns.zone["a.com"] = {"TXT": ["ok"]}
+    w = watch(dns, now, on_change=fails, checks={"one": Probe(), "two": Probe()})
+    await asyncio.wait_for(w.check_now("a.com"), 1)
+    assert not w._turns
 
 
 # Against a real name server

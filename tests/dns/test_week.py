@@ -92,7 +92,7 @@ def test_a_week_without_one_false_alarm() -> None:
     assert len(world.esp) < DAYS * DAY / TTL * 3 + sum(weights.values())
     assert len(w.findings()) == 2 * DOMAINS
     assert not w._turns
-    assert len(w._doubted) < DOMAINS
+    assert len(w._belief._doubted) < DOMAINS
 
 
 def zone(domains: list[str]) -> Records:

@@ -30,6 +30,7 @@ RECORDS = {
         "A": ["192.0.2.1"],
         "AAAA": ["2001:DB8::1"],
         "PTR": ["Host.a.test."],
+        "SPF": ['"v=spf1"'],
     },
     "_25._tcp.mx.a.test": {"TLSA": ["3 1 1 " + "0aF0" * 16]},
     "_s._tcp.a.test": {"SRV": ["0 5 443 H.a.test."]},
@@ -207,3 +208,60 @@ def test_the_loop_of_the_daemon_is_served_too() -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         answers = runner.run(main())
     assert [a.outcome for a in answers] == [Outcome.ANSWER, Outcome.TIMEOUT] * 30
+
+
+async def first_attempt_fails(question: Question, fails: Fault, servers: int) -> list[str]:
+    """The outcomes of all attempts, the first of which finds the first server failing."""
+    seen: list[str] = []
+    async with faulty(RECORDS) as server, faulty(RECORDS, silent) as mute:
+        addresses = [server.address, mute.address][:servers]
+        resolver = Resolver(addresses, timeout=0.3, on_query=lambda outcome, seconds: seen.append(outcome))
+        await resolver.ask(Question("a.test", "MX"))  # now there is a channel
+        seen.clear()
+        failed: list[int] = []
+
+        def once(
+            server: FaultyDns, query: dns.message.Message, truth: dns.message.Message, tcp: bool
+        ) -> bytes | list[bytes] | None:
+            if tcp or failed:
+                return truth.to_wire()
+            failed.append(query.id)
+            return fails(server, query, truth, tcp)
+
+        server.fault = once
+        answer = await asyncio.wait_for(resolver.ask(question), 8)
+        assert (answer.outcome, len(answer.records)) == (Outcome.ANSWER, 1)
+        assert failed
+        assert resolver._turns._free == 64, "every place is given back"
+        await resolver.aclose()
+    return seen
+
+
+async def test_what_fails_at_first_is_asked_again() -> None:
+    """Whether c-ares asks or not, however it fails, and however many servers there are."""
+    cases = [
+        (Question("a.test", type_, dnssec=type_ == "DS"), fails, servers)
+        for type_ in ("TXT", "DS", "SPF")
+        for fails in (silent, rcode(dns.rcode.SERVFAIL), rcode(dns.rcode.REFUSED), truncated)
+        for servers in (1, 2)
+    ]
+    # A server that does not know EDNS is asked without; where DNSSEC is asked for, that would be no answer.
+    cases.append((Question("a.test", "SPF"), rcode(dns.rcode.FORMERR), 1))
+    seen = await asyncio.gather(*(first_attempt_fails(*case) for case in cases))
+    for case, outcomes in zip(cases, seen, strict=True):
+        assert outcomes[-1] == "answer", case
+        assert len(outcomes) <= 2, case
+    told = {(q.type, fails, servers): o for (q, fails, servers), o in zip(cases, seen, strict=True)}
+    for type_ in ("TXT", "DS"):
+        assert told[type_, silent, 1] == ["timeout", "answer"]
+
+
+async def test_the_end_of_a_resolver_is_the_end_of_its_questions() -> None:
+    async with faulty(RECORDS, silent) as mute:
+        resolver = Resolver([mute.address], timeout=30)
+        asked = [asyncio.ensure_future(resolver.ask(Question("a.test", "DS"))) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        await resolver.aclose()
+        outcomes = {a.outcome for a in await asyncio.wait_for(asyncio.gather(*asked), 1)}
+        assert outcomes == {Outcome.UNREACHABLE}
+        assert not resolver._sent
