@@ -18,6 +18,7 @@ from typing import Protocol
 import structlog
 
 from agent.ledger.base import Applied, Batch, Ledger, StoreUnavailable
+from agent.ledger.columns import Columns
 
 # What one transaction holds at most: large enough for throughput, small enough for the shortest webhook time-out (3 s).
 COMMIT_EVENTS = 16_384
@@ -41,7 +42,7 @@ class GateMetrics(Protocol):
         """Events waiting for their commit."""
 
 
-_Waiting = tuple[Batch, "asyncio.Future[Applied]"]
+_Waiting = tuple[Batch | Columns, "asyncio.Future[Applied]"]
 
 
 class _Line:
@@ -72,10 +73,10 @@ class Gate:
         self._closing = False
         self._failing = False
 
-    async def submit(self, batch: Batch) -> Applied:
+    async def submit(self, batch: Batch | Columns) -> Applied:
         """Count a batch. Returns after its commit. Raises ``Overloaded``, or ``StoreUnavailable`` when nothing of it
         was counted."""
-        size = len(batch.events) + 1  # Empty batches take room too.
+        size = batch.size + 1  # Empty batches take room too.
         line = self._waiting.get(batch.source)
         wanted = size + (line.events if line else 0)
         if self._closing or (wanted > self._queue_events - self._events and self._waiting):
@@ -112,7 +113,7 @@ class Gate:
         size = 0
         while self._waiting:
             source, line = next(iter(self._waiting.items()))
-            events = len(line.entries[0][0].events)
+            events = line.entries[0][0].size
             if group and size + events > COMMIT_EVENTS:
                 break
             group.append(line.entries.popleft())
@@ -154,7 +155,7 @@ class Gate:
         if self._failing:
             self._failing = False
             log.info("store.available")
-        self._metrics.commit(time.perf_counter() - start, sum(len(batch.events) for batch, _ in group))
+        self._metrics.commit(time.perf_counter() - start, sum(batch.size for batch, _ in group))
         for (_, future), result in zip(group, results, strict=True):
             if not future.done():
                 future.set_result(result)

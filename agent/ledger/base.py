@@ -7,12 +7,15 @@ same event) and ``outcomes`` (which report of one outcome wins); a store only re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
 from agent.clock import DAY, HOUR, MINUTE
 from agent.events import BounceClass, Event, Kind
+
+if TYPE_CHECKING:
+    from agent.ledger.columns import Columns
 
 # Accepted times: older than this, or further ahead, and an event is refused.
 MAX_AGE = 35 * DAY
@@ -83,6 +86,11 @@ class Batch(msgspec.Struct, frozen=True):
     identities: Sequence[bytes] = ()
     token: str = ""
     body_digest: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """How many events there are."""
+        return len(self.events)
 
 
 class Counted(NamedTuple):
@@ -173,8 +181,8 @@ class Ledger(Protocol):
         """What identifies each event, for ``Batch``. Pure computation: may be called in any thread, and takes work off
         the one that commits."""
 
-    async def apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
-        """Count the batches in one transaction; one result per batch, in order."""
+    async def apply(self, batches: Sequence[Batch | Columns], now: float) -> list[Applied]:
+        """Count the batches, as they are or as columns, in one transaction; one result per batch, in order."""
 
     async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> int:
         """Seal a body away (AES-GCM). The oldest give way when the size cap is reached; returns how many did."""

@@ -6,21 +6,25 @@ within one transaction. How they are got is the store's business, and all that i
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from array import array
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import compress
+from struct import Struct
 from typing import Any
 
 from agent.clock import HOUR, MINUTE
-from agent.events import BounceClass, Event, Kind
-from agent.ledger.base import MAX_AGE, MAX_AHEAD, MEASURES, ROLLUP_AGE, Applied, Batch, Cell, Counted
+from agent.events import BounceClass, Kind
+from agent.ledger.base import MAX_AGE, MAX_AHEAD, MEASURES, ROLLUP_AGE, Applied, Counted
 from agent.ledger.cells import Cells
+from agent.ledger.columns import KINDS, BounceReport, Columns
 from agent.ledger.identity import DIGEST_BYTES, REPEATABLE, Identifier
 from agent.ledger.outcomes import BY_RANK, RANK, Bounce, merge, precedence, report
 from agent.ledger.questions import (
     Bounces,
     Deliveries,
     Drop,
-    Entry,
     Known,
     Put,
     PutBounces,
@@ -36,14 +40,16 @@ _RECENT_A_COMMIT = 50
 _MEASURE = {name: i for i, name in enumerate(MEASURES)}
 _DELIVERED = _MEASURE["delivered"]
 _PAIRS = _MEASURE["deferred_pairs"]
-_OF_KIND = {kind.value: _MEASURE[kind.value] for kind in Kind if kind is not Kind.BOUNCED}
 _OF_RANK = tuple(_MEASURE[bounce_class.value] for bounce_class in BY_RANK)
+# From the code of a kind to its measure; a bounce has none before it is known which of its reports wins.
+_OF_CODE = bytes(_MEASURE.get(kind.value, 0) for kind in KINDS).ljust(256, b"\0")
 # How a measure's events are shown: the kind and, of a bounce, its class.
 _CLASSES = {bounce_class.value: bounce_class for bounce_class in BounceClass}
 _SHOWN: tuple[tuple[Kind, BounceClass | None], ...] = tuple(
     (Kind.BOUNCED, _CLASSES[m]) if m in _CLASSES else (Kind.DEFERRED if m == "deferred_pairs" else Kind(m), None)
     for m in MEASURES
 )
+_digests = Struct(f"{DIGEST_BYTES}s").iter_unpack
 
 # A count's place as one integer: minute, cell, measure.
 _MINUTE_SHIFT, _CELL_SHIFT, _MEASURE_MASK, _CELL_MASK = 32, 8, 0xFF, 0xFFFFFF
@@ -51,7 +57,7 @@ _MINUTE_SHIFT, _CELL_SHIFT, _MEASURE_MASK, _CELL_MASK = 32, 8, 0xFF, 0xFFFFFF
 Steps = Generator[Question, Any, list[Applied]]
 
 
-def count(batches: Sequence[Batch], cells: Cells, identifier: Identifier, now: float) -> Steps:
+def count(batches: Sequence[Columns], cells: Cells, identifier: Identifier, now: float) -> Steps:
     """Count the batches, first as if all were new, then corrected by what is known; one result a batch, in order."""
     return _Commit(cells, identifier, now).steps(batches)
 
@@ -63,20 +69,26 @@ class _Commit:
         self._now = now
         self._results: list[Applied] = []
         self._tallies: list[dict[int, int]] = []  # per batch: events counted by place
-        self._new: dict[int, dict[bytes, Entry]] = {}  # by hour, then hash
-        self._bounces: dict[bytes, list[tuple[int, int, Event]]] = {}  # hash to (batch, cell, event)
+        # All but the bounces, by position: hash, second (Unix), number of the cell, measure.
+        self._keys: list[bytes] = []
+        self._seconds: list[int] = []
+        self._numbers: list[int] = []
+        self._measures = bytearray()
+        self._starts: list[int] = []  # the position at which each batch begins
+        # By hash: batch, cell, time, what the bounce says.
+        self._bounces: dict[bytes, list[tuple[int, int, float, BounceReport]]] = {}
         self._deltas: dict[int, int] = {}  # changes of the roll-ups that are no new events
         self._recent: list[tuple[float, str, int, int, int | None, str, str]] = []
-        self._given: Sequence[Batch] = ()
-        self._batches: list[Batch] = []  # without the forged ones
+        self._given: Sequence[Columns] = ()
+        self._batches: list[Columns] = []  # without the forged ones
 
-    def steps(self, batches: Sequence[Batch]) -> Steps:
+    def steps(self, batches: Sequence[Columns]) -> Steps:
         self._given = batches
         tokens, forged = yield from self._first_uses(batches)
         for index, batch in enumerate(batches):
             self._add(batch, index in forged)
-        for entries, spans in self._rounds():
-            yield from self._settle(entries, spans)
+        for positions in self._rounds():
+            yield from self._settle(positions)
         if self._bounces:
             yield from self._settle_bounces(list(self._bounces))
         yield Write(self._counts(), self._sources(), self._recent[-_RECENT_A_COMMIT:], tokens)
@@ -89,7 +101,7 @@ class _Commit:
         return self._results
 
     def _first_uses(
-        self, batches: Sequence[Batch]
+        self, batches: Sequence[Columns]
     ) -> Generator[Question, Any, tuple[list[tuple[bytes, bytes]], set[int]]]:
         """Tokens that are new, and which batches came with one that was seen with another body."""
         digest = self._identifier.digest
@@ -110,82 +122,85 @@ class _Commit:
                 forged.add(n)
         return new, forged
 
-    def _add(self, batch: Batch, forged: bool) -> None:
+    def _add(self, batch: Columns, forged: bool) -> None:
         index = len(self._results)
         result = Applied(forged=forged)
-        tally: dict[int, int] = {}
         self._results.append(result)
-        self._tallies.append(tally)
+        self._tallies.append({})
+        self._starts.append(len(self._keys))
         if forged:
             return
         self._batches.append(batch)
-        events, cells_of, keys = self._acceptable(batch, result)
-        numbers, hour = self._cells.numbers, -1
-        for event, cell, key in zip(events, cells_of, keys, strict=True):
-            number = numbers.get(cell) or self._cells.number(cell)
-            kind = event.kind
-            if kind == Kind.BOUNCED:
-                self._bounces.setdefault(key, []).append((index, number, event))
-                continue
-            second = int(event.at)
-            if second // HOUR != hour:
-                hour = second // HOUR
-                group = self._new.setdefault(hour, {})
-            measure = _OF_KIND[kind]
-            if kind == Kind.DEFERRED:
-                self._add_pair(key[DIGEST_BYTES:], second, number, group)
-                key = key[:DIGEST_BYTES]  # noqa: PLW2901 - the event's own part
-            # The mark, as in _mark: a call for each event would show.
-            record = key + (number << 16 | second % HOUR << 4).to_bytes(5, "big")
-            entry = (record, second, number, measure, index)
-            place = (second // MINUTE << _MINUTE_SHIFT) | (number << _CELL_SHIFT) | measure
-            tally[place] = tally.get(place, 0) + 1
-            known = group.get(key)
-            group[key] = entry if known is None else self._earlier(known, entry)
-
-    def _acceptable(self, batch: Batch, result: Applied) -> tuple[Sequence[Event], Sequence[Cell], Sequence[bytes]]:
-        """The events whose time is believed, with their cells and identities; the others are refused."""
-        oldest, newest = self._now - MAX_AGE, self._now + MAX_AHEAD
-        events = batch.events
-        identities = batch.identities or self._identifier.of(batch.scope, events)
-        believed = [oldest <= event.at <= newest for event in events]
-        if all(believed):
-            return events, batch.cells, identities
-        for event, good in zip(events, believed, strict=True):
-            if not good:
-                reason = "in_future" if event.at > newest else "too_old"
-                result.refused[reason] = result.refused.get(reason, 0) + 1
-        return (
-            list(compress(events, believed)),
-            list(compress(batch.cells, believed)),
-            list(compress(identities, believed)),
+        # Hot: whole columns, so that nothing is called for each event.
+        times, places = array("d", batch.times), array("I", batch.places)
+        taken = self._believed(times, result)
+        whole = not batch.bounces and all(taken)
+        used = set(places) if whole else set(compress(places, taken))
+        number_of = {place: self._cells.number(batch.cells[place]) for place in sorted(used)}
+        keys = [key for (key,) in _digests(batch.identities)]
+        for bounce in batch.bounces:
+            n = bounce.position
+            if taken[n]:
+                taken[n] = False
+                one = (index, number_of[places[n]], times[n], bounce)
+                self._bounces.setdefault(keys[n], []).append(one)
+        measures: Iterable[int] = batch.kinds.translate(_OF_CODE)
+        pairs = [(times[n], places[n], pair) for n, pair in batch.pairs.items() if taken[n]]
+        if whole:
+            seconds, numbers = list(map(int, times)), [number_of[place] for place in places]
+        else:
+            seconds = list(map(int, compress(times, taken)))
+            numbers = [number_of[place] for place in compress(places, taken)]
+            keys, measures = list(compress(keys, taken)), bytes(compress(measures, taken))
+        self._tallies[index] = Counter(
+            [
+                (second // MINUTE << _MINUTE_SHIFT) | (number << _CELL_SHIFT) | measure
+                for second, number, measure in zip(seconds, numbers, measures, strict=True)
+            ]
         )
+        self._keys += keys
+        self._seconds += seconds
+        self._numbers += numbers
+        self._measures += bytes(measures)
+        for at, place, pair in pairs:
+            second, number = int(at), number_of[place]
+            self._keys.append(pair)
+            self._seconds.append(second)
+            self._numbers.append(number)
+            self._measures.append(_PAIRS)
+            self._count(second, number, _PAIRS, 1)
 
-    def _add_pair(self, key: bytes, second: int, cell: int, group: dict[bytes, Entry]) -> None:
-        entry = (key + _mark(second, cell), second, cell, _PAIRS, -1)
-        self._count(second, cell, _PAIRS, 1)
-        known = group.get(key)
-        group[key] = entry if known is None else self._earlier(known, entry)
+    def _believed(self, times: Sequence[float], result: Applied) -> list[bool]:
+        """Which times are accepted; the events of the others are refused."""
+        oldest, newest = self._now - MAX_AGE, self._now + MAX_AHEAD
+        believed = [oldest <= at <= newest for at in times]
+        if not all(believed):
+            for at, good in zip(times, believed, strict=True):
+                if not good:
+                    reason = "in_future" if at > newest else "too_old"
+                    result.refused[reason] = result.refused.get(reason, 0) + 1
+        return believed
 
     def _count(self, second: int, cell: int, measure: int, by: int) -> None:
         place = (second // MINUTE << _MINUTE_SHIFT) | (cell << _CELL_SHIFT) | measure
         self._deltas[place] = self._deltas.get(place, 0) + by
 
-    def _discard(self, entry: Entry) -> None:
+    def _discard(self, position: int) -> None:
         """Take back what an entry was counted for when it turned out to be a repeat."""
-        _, second, cell, measure, index = entry
-        if index < 0:
+        second, cell, measure = self._seconds[position], self._numbers[position], self._measures[position]
+        if measure == _PAIRS:  # No event of its own.
             self._count(second, cell, measure, -1)
             return
-        place = (second // MINUTE << _MINUTE_SHIFT) | (cell << _CELL_SHIFT) | measure
-        self._tallies[index][place] -= 1
+        index = bisect_right(self._starts, position) - 1
+        self._tallies[index][(second // MINUTE << _MINUTE_SHIFT) | (cell << _CELL_SHIFT) | measure] -= 1
         repeats = self._results[index].duplicates
         reason = "same_event" if _SHOWN[measure][0] in REPEATABLE else "same_outcome"
         repeats[reason] = repeats.get(reason, 0) + 1
 
-    def _earlier(self, a: Entry, b: Entry) -> Entry:
-        """Of two reports of one event the one that counts; the other is discarded."""
-        first, other = (b, a) if self._before(b[1], b[2], a[1], a[2]) else (a, b)
+    def _earlier(self, a: int, b: int) -> int:
+        """Of two reports of one event the one that counts; the other is discarded. By position."""
+        seconds, numbers = self._seconds, self._numbers
+        first, other = (b, a) if self._before(seconds[b], numbers[b], seconds[a], numbers[a]) else (a, b)
         self._discard(other)
         return first
 
@@ -196,76 +211,109 @@ class _Commit:
         names = self._cells.names
         return precedence(names[cell]) < precedence(names[other_cell])
 
-    def _rounds(self) -> Iterator[tuple[list[Entry], list[Span]]]:
-        """The new entries in the order of the index: neighbours share its pages. An identity reported in several
-        hours is in as many rounds, in their order, so that each finds what the one before has written."""
-        left = self._new
-        while left:
-            entries: list[Entry] = []
-            spans: list[Span] = []
-            seen: set[bytes] = set()
-            later: dict[int, dict[bytes, Entry]] = {}
-            for hour in sorted(left):
-                group = left[hour]
-                if len(left) > 1:
-                    again = seen.intersection(group)
-                    if again:
-                        later[hour] = {key: group.pop(key) for key in again}
-                    seen.update(group)
-                start = len(entries)
-                entries += sorted(group.values())
-                if len(entries) > start:
-                    spans.append((hour, start, len(entries)))
-            yield entries, spans
-            left = later
+    def _rounds(self) -> Iterator[Sequence[int]]:
+        """The positions of the new entries. An identity reported in several hours is in as many rounds, in their order,
+        so that each finds what the one before has written."""
+        keys = self._keys
+        if len(set(keys)) == len(keys):
+            yield range(len(keys))
+            return
+        reports = Counter(keys)
+        rounds = [[position for position, key in enumerate(keys) if reports[key] == 1]]
+        by_hour: dict[bytes, dict[int, int]] = {}
+        for position, key in enumerate(keys):
+            if reports[key] > 1:
+                found, hour = by_hour.setdefault(key, {}), self._seconds[position] // HOUR
+                found[hour] = self._earlier(found[hour], position) if hour in found else position
+        for found in by_hour.values():
+            for n, hour in enumerate(sorted(found)):
+                if n == len(rounds):
+                    rounds.append([])
+                rounds[n].append(found[hour])
+        yield from rounds
 
-    def _settle(self, entries: list[Entry], spans: list[Span]) -> Generator[Question, Any, None]:
+    def _records(self, positions: Sequence[int]) -> tuple[list[bytes], list[Span]]:
+        """Hash and mark of these entries, in the order of the index: neighbours share its pages."""
+        keys, seconds, numbers = self._keys, self._seconds, self._numbers
+        if len(positions) < len(keys):
+            keys, seconds = [keys[n] for n in positions], [seconds[n] for n in positions]
+            numbers = [numbers[n] for n in positions]
+        # The marks as in _mark: a call for each event would show.
+        records = [
+            key + (number << 16 | second % HOUR << 4).to_bytes(5, "big")
+            for key, second, number in zip(keys, seconds, numbers, strict=True)
+        ]
+        hour = min(seconds) // HOUR
+        if hour == max(seconds) // HOUR:
+            records.sort()
+            return records, [(hour, 0, len(records))]
+        by_hour: dict[int, list[bytes]] = {}
+        for second, record in zip(seconds, records, strict=True):
+            by_hour.setdefault(second // HOUR, []).append(record)
+        out: list[bytes] = []
+        spans: list[Span] = []
+        for hour in sorted(by_hour):
+            spans.append((hour, len(out), len(out) + len(by_hour[hour])))
+            out += sorted(by_hour[hour])
+        return out, spans
+
+    def _settle(self, positions: Sequence[int]) -> Generator[Question, Any, None]:
         """Write the entries that are new. A report of something known may name a time in a neighbouring hour."""
-        known, bounced = yield Known(entries, spans)
-        repeats: dict[int, tuple[int, int]] = {}  # hour and mark
+        if not positions:
+            return
+        keys, seconds, measures = self._keys, self._seconds, self._measures
+        records, spans = self._records(positions)
+        deliveries = sorted([keys[n] for n in positions if measures[n] == _DELIVERED])
+        known, bounced = yield Known(records, spans, deliveries)
+        if not known and not bounced:
+            yield Put(records, spans)
+            return
+        of_key = {keys[n]: n for n in positions}
+        repeats: dict[bytes, tuple[int, int]] = {}  # hour and mark
         for n, hour, mark in known:
-            if n not in repeats or (hour, mark) < repeats[n]:
-                repeats[n] = hour, mark
+            key = records[n][:DIGEST_BYTES]
+            if key not in repeats or (hour, mark) < repeats[key]:
+                repeats[key] = hour, mark
         moved_from: list[tuple[int, bytes]] = []
-        moved_to: list[Entry] = []
-        for n, found in repeats.items():
-            moved = self._repeat_of(entries[n], *found)
+        moved_to: list[tuple[int, bytes]] = []
+        for key, (hour, mark) in repeats.items():
+            position = of_key[key]
+            moved = self._repeat_of(position, hour, mark)
             if moved is not None:
-                moved_from.append((found[0], entries[n][0][:DIGEST_BYTES]))
-                moved_to.append(moved)
+                moved_from.append((hour, key))
+                moved_to.append((seconds[position] // HOUR, moved))
         if moved_to:
             yield Drop(moved_from)
             yield _put(moved_to, replace=True)
         # Deliveries that arrive after their bounce do not count.
-        revoked = set()
+        revoked: dict[bytes, bytes] = {}
         for n, first_at, last_at in bounced:
-            second = entries[n][1]
-            if n not in repeats and Bounce(0, 0, 0, first_at, last_at, 0).revokes(second // HOUR):
-                revoked.add(n)
-                self._count(second, entries[n][2], _DELIVERED, -1)
-        if not repeats and not revoked:
-            yield Put(entries, spans)
-            return
+            key = deliveries[n]
+            second, cell = seconds[of_key[key]], self._numbers[of_key[key]]
+            if key not in repeats and Bounce(0, 0, 0, first_at, last_at, 0).revokes(second // HOUR):
+                revoked[key] = key + _mark(second, cell, _REVOKED)
+                self._count(second, cell, _DELIVERED, -1)
         fresh = [
-            entry if n not in revoked else _marked(entry, _REVOKED)
-            for n, entry in enumerate(entries)
-            if n not in repeats
+            (hour, revoked.get(record[:DIGEST_BYTES], record))
+            for hour, start, stop in spans
+            for record in records[start:stop]
+            if record[:DIGEST_BYTES] not in repeats
         ]
         if fresh:
             yield _put(fresh)
 
-    def _repeat_of(self, entry: Entry, found_hour: int, number: int) -> Entry | None:
+    def _repeat_of(self, position: int, found_hour: int, number: int) -> bytes | None:
         """A report of something known: a duplicate in any case. If it names an earlier time the count moves there;
         what is to be written for it then."""
-        _, second, cell, measure, _ = entry
-        self._discard(entry)
+        self._discard(position)
+        second, cell, measure = self._seconds[position], self._numbers[position], self._measures[position]
         old_cell, old_second, flags = number >> 16, found_hour * HOUR + (number >> 4 & 0xFFF), number & 0xF
         if not self._before(second, cell, old_second, old_cell):
             return None
         if not flags & _REVOKED:
             self._count(old_second, old_cell, measure, -1)
             self._count(second, cell, measure, 1)
-        return _marked(entry, flags)
+        return self._keys[position] + _mark(second, cell, flags)
 
     def _settle_bounces(self, hashes: list[bytes]) -> Generator[Question, Any, None]:
         known: dict[int, Bounce] = yield Bounces(hashes)
@@ -274,14 +322,14 @@ class _Commit:
         for n, key in enumerate(hashes):
             before = known.get(n)
             after = before
-            for index, cell, event in self._bounces[key]:
-                rank = RANK[event.bounce_class or BounceClass.UNDETERMINED]
-                one = report(int(event.at * 1000), rank, cell)
+            for index, cell, at, bounce in self._bounces[key]:
+                rank = RANK[bounce.bounce_class or BounceClass.UNDETERMINED]
+                one = report(int(at * 1000), rank, cell)
                 if after is not None and after.seen >> rank & 1:
                     repeats = self._results[index].duplicates
                     repeats["same_outcome"] = repeats.get("same_outcome", 0) + 1
                 else:
-                    self._count_bounce(index, cell, rank, event)
+                    self._count_bounce(index, cell, rank, at, bounce)
                 after = one if after is None else merge(after, one, self._cells.names)
             if after is None or after == before:
                 continue
@@ -299,20 +347,20 @@ class _Commit:
         if bounces:
             yield PutBounces(hashes, bounces)
 
-    def _count_bounce(self, index: int, cell: int, rank: int, event: Event) -> None:
+    def _count_bounce(self, index: int, cell: int, rank: int, at: float, bounce: BounceReport) -> None:
         # A bounce's place in the roll-ups follows the winner, so it is counted there, not in the tally.
         result = self._results[index]
-        second, measure = int(event.at), _OF_RANK[rank]
+        second, measure = int(at), _OF_RANK[rank]
         place = (second // MINUTE << _MINUTE_SHIFT) | (cell << _CELL_SHIFT) | measure
         tally = self._tallies[index]
         tally[place] = tally.get(place, 0) + 1
         self._count(second, cell, measure, -1)
-        if event.asynchronous and not event.message_id:
+        if bounce.asynchronous and not bounce.named:
             result.unmatched_async_bounces += 1
         source = self._given[index].source
-        self._recent.append((event.at, source, cell, rank, event.smtp_code, event.enhanced_code, event.reason))
+        self._recent.append((at, source, cell, rank, bounce.smtp_code, bounce.enhanced_code, bounce.reason))
 
-    def _revoke_deliveries(self, hashes: list[bytes], found: list[tuple[int, int, int]]) -> list[Entry]:
+    def _revoke_deliveries(self, hashes: list[bytes], found: list[tuple[int, int, int]]) -> list[tuple[int, bytes]]:
         """Deliveries that were counted before their bounce arrived are taken out of their buckets."""
         revoked = []
         for n, hour, mark in found:
@@ -320,7 +368,7 @@ class _Commit:
                 continue
             second, cell = hour * HOUR + (mark >> 4 & 0xFFF), mark >> 16
             self._count(second, cell, _DELIVERED, -1)
-            revoked.append((hashes[n] + _mark(second, cell, _REVOKED), second, cell, _DELIVERED, -1))
+            revoked.append((hour, hashes[n] + _mark(second, cell, _REVOKED)))
         return revoked
 
     def _counts(self) -> list[tuple[int, int, int, int, int]]:
@@ -351,8 +399,8 @@ class _Commit:
         limit = self._now + MAX_AHEAD
         for batch in self._batches:
             received, event_at = newest.get(batch.source, (0.0, 0.0))
-            times = [event.at for event in batch.events if event.at <= limit]
-            newest[batch.source] = (max(received, batch.received_at), max([event_at, *times]))
+            times = [at for at in array("d", batch.times) if at <= limit]
+            newest[batch.source] = (max(received, batch.received_at), max(event_at, max(times, default=event_at)))
         return [(name, *times) for name, times in sorted(newest.items())]
 
 
@@ -360,18 +408,12 @@ def _mark(second: int, cell: int, flags: int = 0) -> bytes:
     return (cell << 16 | second % HOUR << 4 | flags).to_bytes(5, "big")
 
 
-def _marked(entry: Entry, flags: int) -> Entry:
-    record, second, cell, measure, index = entry
-    return record[:DIGEST_BYTES] + _mark(second, cell, flags), second, cell, measure, index
-
-
-def _put(entries: list[Entry], *, replace: bool = False) -> Put:
-    """Write entries, whatever order they are in."""
-    entries.sort(key=lambda entry: (entry[1] // HOUR, entry[0]))
+def _put(entries: list[tuple[int, bytes]], *, replace: bool = False) -> Put:
+    """Write records, given with their hours, whatever order they are in."""
+    entries.sort()
     spans: list[Span] = []
-    for n, entry in enumerate(entries):
-        hour = entry[1] // HOUR
+    for n, (hour, _) in enumerate(entries):
         if not spans or spans[-1][0] != hour:
             spans.append((hour, n, n))
         spans[-1] = (hour, spans[-1][1], n + 1)
-    return Put(entries, spans, replace)
+    return Put([record for _, record in entries], spans, replace)

@@ -46,6 +46,7 @@ from agent.ledger.base import (
     SourceState,
     StoreUnavailable,
 )
+from agent.ledger.columns import Columns, to_columns
 from agent.ledger.commit import count
 from agent.ledger.identity import Identifier, derive
 from agent.ledger.outcomes import BY_RANK
@@ -109,18 +110,19 @@ class PostgresLedger:
     def identify(self, scope: str, events: Sequence[Event]) -> list[bytes]:
         return self._identifier.of(scope, events)
 
-    async def apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
+    async def apply(self, batches: Sequence[Batch | Columns], now: float) -> list[Applied]:
         session = await self._ready()
+        columns = [to_columns(batch, self._identifier) for batch in batches]
         async with self._using_cells():
             while True:
                 try:
-                    return await self._apply(session, batches, now)
+                    return await self._apply(session, columns, now)
                 except MissingDays as e:
                     missing = e.days
                 await session.write(lambda db: add_days(db, missing))  # noqa: B023 - runs here and now
                 self._cells.forget()
 
-    async def _apply(self, session: Session, batches: Sequence[Batch], now: float) -> list[Applied]:
+    async def _apply(self, session: Session, batches: Sequence[Columns], now: float) -> list[Applied]:
         mine = self._cells
 
         attempts = 0

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from zlib import crc32
 
 from agent.clock import HOUR
-from agent.ledger.base import MAX_AHEAD, Batch, Cell, StoreUnavailable
+from agent.ledger.base import MAX_AHEAD, Cell, StoreUnavailable
 from agent.ledger.cells import MAX_CELLS, Cells
+from agent.ledger.columns import Columns
 from agent.ledger.postgres_session import Again, Connection
 from agent.mailbox import PENDING
 
@@ -72,7 +73,7 @@ class PostgresCells:
         self.copy.fill(zip(*(column or () for column in columns), strict=True))
         self.days, self.epoch = set(days), epoch
 
-    def number(self, batches: Sequence[Batch]) -> bool:
+    def number(self, batches: Sequence[Columns]) -> bool:
         """Give a number to every cell of the batches; whether there are any to ``add``."""
         for cell in sorted(set().union(*(batch.cells for batch in batches)) - self.copy.numbers.keys()):
             self.copy.number(cell)

@@ -27,28 +27,30 @@ from agent.ledger.questions import (
     Put,
     PutBounces,
     Question,
-    Span,
     Tokens,
     Write,
 )
 
-_HASH = f"substr($2::bytea, (u.n::int - 1) * {RECORD} + 1, {DIGEST_BYTES})"
+# The records of each hour: their place in the blob by the place of the first and the last but one.
+_RECORDS = "unnest($1::int[], $2::int[], $3::int[]) s(hour, start, stop) CROSS JOIN generate_series(start, stop - 1) n"
+_HASH = f"substr($4::bytea, n * {RECORD} + 1, {DIGEST_BYTES})"
 _KNOWN = f"""
-SELECT u.n::int - 1, i.hour::bigint, NULL::bigint, i.mark
-FROM unnest($1::int[]) WITH ORDINALITY u(hour, n) CROSS JOIN LATERAL (
+SELECT n, i.hour::bigint, NULL::bigint, i.mark
+FROM {_RECORDS} CROSS JOIN LATERAL (
   SELECT hour, mark FROM mailvitals.identity
-  WHERE hour IN (u.hour - 1, u.hour, u.hour + 1) AND hash = {_HASH}
-    AND hour BETWEEN $3::int AND (SELECT max(hour) FROM mailvitals.identity WHERE hour BETWEEN $3::int AND $4::int)
-    AND hour <= $4::int OFFSET 0) i
+  WHERE hour IN (s.hour - 1, s.hour, s.hour + 1) AND hash = {_HASH}
+    AND hour BETWEEN $6::int AND (SELECT max(hour) FROM mailvitals.identity WHERE hour BETWEEN $6::int AND $7::int)
+    AND hour <= $7::int OFFSET 0) i
 UNION ALL
-SELECT u.n::int - 1, b.first_at, b.last_at, NULL
-FROM unnest($1::int[]) WITH ORDINALITY u(hour, n) CROSS JOIN LATERAL (
-  SELECT first_at, last_at FROM mailvitals.bounce WHERE hash = {_HASH} OFFSET 0) b
+SELECT n, b.first_at, b.last_at, NULL
+FROM generate_series(0, length($5::bytea) / {DIGEST_BYTES} - 1) n CROSS JOIN LATERAL (
+  SELECT first_at, last_at FROM mailvitals.bounce
+  WHERE hash = substr($5::bytea, n * {DIGEST_BYTES} + 1, {DIGEST_BYTES}) OFFSET 0) b
 """
 _INSERT = f"""
 INSERT INTO mailvitals.identity (hour, hash, mark)
-SELECT u.hour, {_HASH}, substr($2::bytea, (u.n::int - 1) * {RECORD} + {DIGEST_BYTES + 1}, 5)
-FROM unnest($1::int[]) WITH ORDINALITY u(hour, n)
+SELECT s.hour, {_HASH}, substr($4::bytea, n * {RECORD} + {DIGEST_BYTES + 1}, 5)
+FROM {_RECORDS}
 """
 _REPLACE = _INSERT + "ON CONFLICT (hour, hash) DO UPDATE SET mark = excluded.mark"
 _DROP = """
@@ -131,15 +133,16 @@ class Answers:
         missing = {hour // 24 for hour, _, _ in question.spans} - self._days
         if missing:
             raise MissingDays(missing)
-        hours, records = _columns(question)
-        found = await self._db.fetch(_KNOWN, hours, records, hours[0] - 1, hours[-1] + 1)
+        hours = [hour for hour, _, _ in question.spans]
+        found = await self._db.fetch(
+            _KNOWN, *_columns(question), b"".join(question.deliveries), hours[0] - 1, hours[-1] + 1
+        )
         rows = [(n, hour, int.from_bytes(mark, "big")) for n, hour, _, mark in found if mark is not None]
         await self._learn({mark >> 16 for _, _, mark in rows})
         return rows, [(n, first_at, last_at) for n, first_at, last_at, mark in found if mark is None]
 
     async def _put(self, question: Put) -> None:
-        hours, records = _columns(question)
-        await self._db.execute(_REPLACE if question.replace else _INSERT, hours, records)
+        await self._db.execute(_REPLACE if question.replace else _INSERT, *_columns(question))
 
     async def _drop(self, question: Drop) -> None:
         hours = [hour for hour, _ in question.places]
@@ -195,12 +198,9 @@ def text(value: str) -> str:
     return value.replace("\0", "").encode(errors="replace").decode()
 
 
-def _columns(question: Known | Put) -> tuple[list[int], bytes]:
-    hours: list[int] = []
-    span: Span
-    for span in question.spans:
-        hours += [span[0]] * (span[2] - span[1])
-    return hours, b"".join([entry[0] for entry in question.entries])
+def _columns(question: Known | Put) -> tuple[list[int], list[int], list[int], bytes]:
+    hours, starts, stops = _transposed(question.spans, 3)
+    return hours, starts, stops, b"".join(question.records)
 
 
 def _transposed(rows: list[Any], width: int) -> list[list[Any]]:

@@ -15,7 +15,6 @@ import itertools
 import signal
 import socket
 import sys
-from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,10 @@ from typing import Any
 import msgspec
 import structlog
 
-from agent.events import BounceClass, Event, Kind
+from agent.events import Event
 from agent.ledger.base import (
     Applied,
     Batch,
-    Cell,
     Counted,
     Deposed,
     Lease,
@@ -40,7 +38,8 @@ from agent.ledger.base import (
     SourceState,
     StoreUnavailable,
 )
-from agent.ledger.identity import DIGEST_BYTES, Identifier, derive
+from agent.ledger.columns import Columns, to_columns
+from agent.ledger.identity import Identifier, derive
 from agent.ledger.sqlite import SqliteLedger
 
 _START_LIMIT = 30.0  # seconds a store may take to open
@@ -49,41 +48,11 @@ _BIG = 64 * 1024  # bytes whose decoding would hold up the event loop
 
 log = structlog.get_logger()
 
-_KINDS = tuple(Kind)
-_CODE = {kind.value: code for code, kind in enumerate(_KINDS)}
-_BOUNCED, _DEFERRED = _CODE[Kind.BOUNCED], _CODE[Kind.DEFERRED]
-
 
 class _Opening(msgspec.Struct, array_like=True):
     store: str | Server  # a path, or a database elsewhere
     key: bytes
     quarantine_max_bytes: int
-
-
-class _Bounce(msgspec.Struct, array_like=True):
-    """What a bounce says beyond an event's kind and time."""
-
-    position: int
-    bounce_class: BounceClass | None
-    asynchronous: bool
-    named: bool
-    smtp_code: int | None
-    enhanced_code: str
-    reason: str
-
-
-class _Columns(msgspec.Struct, array_like=True):
-    """The batches of a commit as columns: a value an event would cost a thousand times more objects than this has."""
-
-    # source, provider, scope, received at, number of events, token, digest of the body
-    batches: list[tuple[str, str, str, float, int, str, bytes]]
-    times: bytes  # doubles
-    kinds: bytes  # a byte each
-    cells: list[Cell]
-    places: bytes  # 32-bit indices into cells
-    identities: bytes  # DIGEST_BYTES each
-    pairs: dict[int, bytes]  # of deferrals, by position
-    bounces: list[_Bounce]
 
 
 class _Result(msgspec.Struct, array_like=True):
@@ -96,7 +65,7 @@ class _Result(msgspec.Struct, array_like=True):
 
 # What each method takes and gives; the payloads of the frames.
 _METHODS: dict[str, tuple[Any, Any]] = {
-    "apply": (tuple[_Columns, float], list[_Result]),
+    "apply": (tuple[list[Columns], float], list[_Result]),
     "quarantine": (tuple[str, str, bytes, dict[str, str], float], int),
     "quarantined": (tuple[()], list[Quarantined]),
     "unseal": (tuple[int], tuple[dict[str, str], bytes] | None),
@@ -231,9 +200,9 @@ class ProcessLedger:
     def identify(self, scope: str, events: Sequence[Event]) -> list[bytes]:
         return self._identifier.of(scope, events)
 
-    async def apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
-        identities = [batch.identities or self.identify(batch.scope, batch.events) for batch in batches]
-        results: list[_Result] = await self._call("apply", _to_columns(batches, identities), now)
+    async def apply(self, batches: Sequence[Batch | Columns], now: float) -> list[Applied]:
+        columns = [to_columns(batch, self._identifier) for batch in batches]
+        results: list[_Result] = await self._call("apply", columns, now)
         return [Applied(dict(r.counted), r.duplicates, r.refused, r.unmatched_async_bounces, r.forged) for r in results]
 
     async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> int:
@@ -317,54 +286,6 @@ class ProcessLedger:
                 await self._process.wait()
 
 
-def _to_columns(batches: Sequence[Batch], identities: Sequence[Sequence[bytes]]) -> _Columns:
-    events = [event for batch in batches for event in batch.events]
-    keys = [key for some in identities for key in some]
-    numbers: dict[Cell, int] = {}
-    places = array("I", [numbers.setdefault(cell, len(numbers)) for batch in batches for cell in batch.cells])
-    kinds = bytes([_CODE[event.kind] for event in events])
-    pairs = {}
-    if _DEFERRED in kinds:
-        pairs = {n: keys[n][DIGEST_BYTES:] for n, code in enumerate(kinds) if code == _DEFERRED}
-        keys = [key[:DIGEST_BYTES] for key in keys]
-    bounces = []
-    if _BOUNCED in kinds:
-        bounces = [
-            _Bounce(n, e.bounce_class, e.asynchronous, bool(e.message_id), e.smtp_code, e.enhanced_code, e.reason)
-            for n, e in enumerate(events)
-            if kinds[n] == _BOUNCED
-        ]
-    return _Columns(
-        [(b.source, b.provider, b.scope, b.received_at, len(b.events), b.token, b.body_digest) for b in batches],
-        array("d", [event.at for event in events]).tobytes(),
-        kinds, list(numbers), places.tobytes(), b"".join(keys), pairs, bounces,
-    )  # fmt: skip
-
-
-def _from_columns(columns: _Columns) -> list[Batch]:
-    """The batches again, without what identified people: the identities stand for it."""
-    times, cells, joined = array("d", columns.times), columns.cells, columns.identities
-    places = [cells[place] for place in array("I", columns.places)]
-    identities = [joined[i : i + DIGEST_BYTES] for i in range(0, len(joined), DIGEST_BYTES)]
-    events = [Event(_KINDS[code], at) for code, at in zip(columns.kinds, times, strict=True)]
-    for n, pair in columns.pairs.items():
-        identities[n] += pair
-    for b in columns.bounces:
-        events[b.position] = Event(
-            Kind.BOUNCED, times[b.position], bounce_class=b.bounce_class, asynchronous=b.asynchronous,
-            message_id="named" if b.named else "", smtp_code=b.smtp_code, enhanced_code=b.enhanced_code,
-            reason=b.reason,
-        )  # fmt: skip
-    batches, start = [], 0
-    for source, provider, scope, received_at, size, token, digest in columns.batches:
-        part = slice(start, start + size)
-        batches.append(
-            Batch(source, provider, scope, received_at, events[part], places[part], identities[part], token, digest)
-        )
-        start += size
-    return batches
-
-
 # The child.
 
 
@@ -424,8 +345,7 @@ async def _answer(ledger: Ledger, writer: asyncio.StreamWriter, number: int, met
 
 async def _perform(ledger: Ledger, method: str, arguments: Any) -> Any:
     if method == "apply":
-        columns, now = arguments
-        results = await ledger.apply(_from_columns(columns), now)
+        results = await ledger.apply(*arguments)
         return [
             _Result(list(r.counted.items()), r.duplicates, r.refused, r.unmatched_async_bounces, r.forged)
             for r in results

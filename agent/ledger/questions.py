@@ -9,10 +9,8 @@ from agent.ledger.outcomes import Bounce
 
 RECORD = DIGEST_BYTES + 5  # bytes of hash and mark
 
-# record (hash and mark), second (Unix), cell number, measure, index of the batch (-1: a deferred pair, which is no
-# event of its own). The mark: cell number * 65536 + second of the hour * 16 + flags, 5 bytes big-endian.
-Entry = tuple[bytes, int, int, int, int]
-# Unix hour, and the first and the last but one of the entries that lie in it.
+# A record is the hash and the mark: cell number * 65536 + second of the hour * 16 + flags, 5 bytes big-endian.
+# Unix hour, and where the records that lie in it begin and end.
 Span = tuple[int, int, int]
 
 
@@ -23,23 +21,25 @@ class Tokens(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is known of these entries, which are in the order of hour and hash? Answer: rows in their own and the
-    neighbouring hours (index of the entry, hour, mark), and bounces (index, earliest and latest report)."""
+    """What is known of these records, which are in the order of hour and hash, and of the bounces of these of their
+    hashes? Answer: rows in their own and the neighbouring hours (index of the record, hour, mark), and bounces (index
+    of the delivery, earliest and latest report)."""
 
-    entries: list[Entry]
+    records: list[bytes]
     spans: list[Span]
+    deliveries: list[bytes]
 
 
 class Put(NamedTuple):
-    """Write these entries, over those of the same hour and hash if ``replace``; there are none otherwise."""
+    """Write these records, over those of the same hour and hash if ``replace``; there are none otherwise."""
 
-    entries: list[Entry]
+    records: list[bytes]
     spans: list[Span]
     replace: bool = False
 
 
 class Drop(NamedTuple):
-    """Remove the entries of these hours and hashes."""
+    """Remove the records of these hours and hashes."""
 
     places: list[tuple[int, bytes]]
 
@@ -51,7 +51,7 @@ class Bounces(NamedTuple):
 
 
 class Deliveries(NamedTuple):
-    """Which entries do identities have between two hours, both included? ``ranges``: index, first, last.
+    """Which records do identities have between two hours, both included? ``ranges``: index, first, last.
     Answer: index, hour and mark of each."""
 
     hashes: list[bytes]

@@ -41,6 +41,7 @@ from agent.ledger.base import (
     SourceState,
     StoreUnavailable,
 )
+from agent.ledger.columns import Columns, to_columns
 from agent.ledger.commit import count
 from agent.ledger.identity import Identifier, derive
 from agent.ledger.outcomes import BY_RANK
@@ -189,12 +190,13 @@ class SqliteLedger:
     def identify(self, scope: str, events: Sequence[Event]) -> list[bytes]:
         return self._identifier.of(scope, events)
 
-    async def apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
+    async def apply(self, batches: Sequence[Batch | Columns], now: float) -> list[Applied]:
         return await self._write(self._apply, batches, now)
 
-    def _apply(self, batches: Sequence[Batch], now: float) -> list[Applied]:
+    def _apply(self, batches: Sequence[Batch | Columns], now: float) -> list[Applied]:
+        columns = [to_columns(batch, self._identifier) for batch in batches]
         with self._transaction() as db:
-            return Answers(db, self._hours, now).run(count(batches, self._cells.copy, self._identifier, now))
+            return Answers(db, self._hours, now).run(count(columns, self._cells.copy, self._identifier, now))
 
     async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> int:
         return await self._write(lambda: self._quarantine(self._seal.row(source, reason, body, headers, now)))

@@ -21,7 +21,6 @@ from agent.ledger.questions import (
     Bounces,
     Deliveries,
     Drop,
-    Entry,
     Known,
     Put,
     PutBounces,
@@ -35,20 +34,19 @@ _CHUNK = 8192  # records a statement, below the length of the seq table
 
 
 def _known(hours: int) -> str:
-    """What is known of a blob of records: their rows in so many hours, and the bounces that revoke them."""
+    """What so many hours have of a blob of records."""
     return f"""
-SELECT (
-  SELECT group_concat(s.n || ' ' || i.hour || ' ' || hex(i.mark), ';') FROM seq s CROSS JOIN identity i
-  WHERE s.n < :count AND i.hour IN ({", ".join(f":hour{n}" for n in range(hours))})
-    AND i.hash = substr(:records, s.n * {RECORD} + 1, {DIGEST_BYTES})
-), (
-  SELECT group_concat(s.n || ' ' || b.first_at || ' ' || b.last_at, ';') FROM seq s CROSS JOIN bounce b
-  WHERE s.n < :count AND b.hash = substr(:records, s.n * {RECORD} + 1, {DIGEST_BYTES})
-)
+SELECT group_concat(s.n || ' ' || i.hour || ' ' || hex(i.mark), ';') FROM seq s CROSS JOIN identity i
+WHERE s.n < :count AND i.hour IN ({", ".join(f":hour{n}" for n in range(hours))})
+  AND i.hash = substr(:records, s.n * {RECORD} + 1, {DIGEST_BYTES})
 """
 
 
 _KNOWN = tuple(_known(hours) for hours in range(4))
+_BOUNCED = f"""
+SELECT group_concat(s.n || ' ' || b.first_at || ' ' || b.last_at, ';') FROM seq s CROSS JOIN bounce b
+WHERE s.n < :count AND b.hash = substr(:hashes, s.n * {DIGEST_BYTES} + 1, {DIGEST_BYTES})
+"""
 _PUT = f"""
 INTO identity (hour, hash, mark)
 SELECT :hour, substr(:records, n * {RECORD} + 1, {DIGEST_BYTES}),
@@ -115,12 +113,15 @@ class Answers:
         bounces: list[tuple[int, int, int]] = []
         for hour, start, stop in _chunks(question.spans):
             near = [h for h in (hour - 1, hour, hour + 1) if h in self._hours]
-            records = _records(question.entries[start:stop])
+            records = b"".join(question.records[start:stop])
             probe = {"count": stop - start, "records": records, **{f"hour{n}": h for n, h in enumerate(near)}}
-            known, bounced = self._db.execute(_KNOWN[len(near)], probe).fetchone()
+            (known,) = self._db.execute(_KNOWN[len(near)], probe).fetchone()
             for item in known.split(";") if known else ():
                 n, found_hour, mark = item.split(" ")
                 rows.append((start + int(n), int(found_hour), int(mark, 16)))
+        for _, start, stop in _chunks([(0, 0, len(question.deliveries))]):
+            hashes = b"".join(question.deliveries[start:stop])
+            (bounced,) = self._db.execute(_BOUNCED, {"count": stop - start, "hashes": hashes}).fetchone()
             for item in bounced.split(";") if bounced else ():
                 n, first_at, last_at = item.split(" ")
                 bounces.append((start + int(n), int(first_at), int(last_at)))
@@ -132,7 +133,7 @@ class Answers:
             if hour not in self._hours:
                 self._db.execute("INSERT OR IGNORE INTO hour VALUES (?)", (hour,))
                 self._hours.add(hour)
-            records = _records(question.entries[start:stop])
+            records = b"".join(question.records[start:stop])
             self._db.execute(statement, {"hour": hour, "count": stop - start, "records": records})
 
     def _drop(self, question: Drop) -> None:
@@ -185,10 +186,6 @@ def _chunks(spans: Iterable[Span]) -> Iterable[Span]:
     for hour, start, stop in spans:
         for first in range(start, stop, _CHUNK):
             yield hour, first, min(first + _CHUNK, stop)
-
-
-def _records(entries: Iterable[Entry]) -> bytes:
-    return b"".join([entry[0] for entry in entries])
 
 
 def _json(rows: object) -> str:
