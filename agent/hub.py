@@ -15,7 +15,8 @@ from agent.bus.outward import Outward
 from agent.bus.wire import EVENTS_BYTES, HEADER_BYTES, PREFIX, Seal
 from agent.dns.checks.base import Watched
 from agent.intake.gate import Gate
-from agent.ledger.base import Applied, Batch, Ledger, StoreUnavailable
+from agent.ledger.base import Applied, Ledger, StoreUnavailable
+from agent.ledger.columns import Columns
 from agent.settings import Bus, Settings
 from agent.views.metrics import Metrics
 from agent.vitals.types import Snapshot
@@ -116,7 +117,7 @@ class Hub:
         if self._outward:
             self._outward.reconnected()
 
-    async def _submit(self, batch: Batch) -> Applied:
+    async def _submit(self, batch: Columns) -> Applied:
         if doubt := self._doubt():
             raise StoreUnavailable(doubt)  # By a wrong clock every event would be refused, for good.
         return await self._gate.submit(batch)

@@ -33,7 +33,8 @@ from agent.bus.wire import (
 from agent.intake.gate import Overloaded
 from agent.intake.http import unpack as inflate
 from agent.intake.source import OTHER_DOMAIN, configured_domain
-from agent.ledger.base import QUARANTINE_AGE, Applied, Batch, Cell, StoreUnavailable
+from agent.ledger.base import QUARANTINE_AGE, Applied, Cell, StoreUnavailable
+from agent.ledger.columns import Columns
 from agent.mailbox import PENDING
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds between two tries to commit
@@ -101,7 +102,7 @@ class Consumer:
 
     def __init__(
         self,
-        submit: Callable[[Batch], Awaitable[Applied]],
+        submit: Callable[[Columns], Awaitable[Applied]],
         quarantine: Quarantine,
         publish: Callable[..., Coroutine[Any, Any, None]],
         acknowledge: Callable[[Incoming], None],
@@ -176,7 +177,7 @@ class Consumer:
             for result in results:
                 self._metrics.applied(header.source, result)
                 new += sum(result.counted.values())
-            empty = not any(batch.events for batch in batches)
+            empty = not any(batch.size for batch in batches)
             if new or (empty and abs(self._clock() - header.received_at) < FRESH):
                 self._heard(header.source, header.received_at, new)
         await self._tell(header, "counted")

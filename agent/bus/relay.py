@@ -13,7 +13,7 @@ import random
 import secrets
 import zlib
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -58,13 +58,13 @@ class RelayMetrics(Protocol):
 
 
 class _Piece(msgspec.Struct, eq=False):
-    """Events of one request that wait for a message to carry them."""
+    """Events of one request, encoded, that wait for a message to carry them."""
 
     source: str
     scope: str
     received_at: float
-    events: Sequence[bytes]  # encoded
-    size: int
+    events: int
+    payload: bytes
     done: asyncio.Future[None]
 
 
@@ -122,8 +122,7 @@ class Relay:
             )
             loop = asyncio.get_running_loop()
             pieces = [
-                _Piece(batch.source, batch.scope, batch.received_at, part, sum(map(len, part)), loop.create_future())
-                for part in parts
+                _Piece(batch.source, batch.scope, batch.received_at, *part, loop.create_future()) for part in parts
             ]
             self._waiting.setdefault(batch.source, deque()).extend(pieces)
             self._wake.set()
@@ -135,7 +134,7 @@ class Relay:
                 raise result
         return Applied()
 
-    def _pack(self, batch: Batch) -> list[list[bytes]]:
+    def _pack(self, batch: Batch) -> list[tuple[int, bytes]]:
         return pack(to_wire(batch, self._recipient_hash, self._host))
 
     async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> int:
@@ -176,7 +175,7 @@ class Relay:
             first = pieces[0]
             header = self._header("events", first.source, first.scope, max(piece.received_at for piece in pieces))
             try:
-                await self._send(header, join(event for piece in pieces for event in piece.events))
+                await self._send(header, join(piece.payload for piece in pieces))
             except Exception as e:
                 if not isinstance(e, StoreUnavailable):
                     log.exception("bus.batch_failed", source=first.source)
@@ -196,10 +195,10 @@ class Relay:
         source = next(iter(self._waiting))
         queue = self._waiting.pop(source)
         taken = [queue.popleft()]
-        events, size = len(taken[0].events), taken[0].size
-        while queue and fits(events + len(queue[0].events), size + queue[0].size):
-            events += len(queue[0].events)
-            size += queue[0].size
+        events, size = taken[0].events, len(taken[0].payload)
+        while queue and fits(events + queue[0].events, size + len(queue[0].payload)):
+            events += queue[0].events
+            size += len(queue[0].payload)
             taken.append(queue.popleft())
         if queue:
             self._waiting[source] = queue  # Behind the others.

@@ -9,6 +9,7 @@ the recipient's domain.
 from __future__ import annotations
 
 import hmac
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from itertools import groupby
@@ -20,8 +21,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from agent.events import REASON_LENGTH, BounceClass, Event, Kind, mask_addresses
+from agent.events import REASON_LENGTH, BounceClass, Kind, mask_addresses
 from agent.ledger.base import Batch, Cell
+from agent.ledger.columns import BOUNCED, CODE, DEFERRED, BounceReport, Columns
 from agent.ledger.identity import DIGEST_BYTES
 
 PREFIX = "mailvitals"  # of every topic
@@ -39,7 +41,9 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 What = Literal["events", "quarantine"]
 Reason = Literal["forged", "version", "unreadable", "too_large"]
 
-_Digest = Annotated[str, msgspec.Meta(pattern=rf"^[0-9a-f]{{{2 * DIGEST_BYTES}}}$")]
+# That they are hexadecimal shows when a whole message's are read at once.
+_Digest = Annotated[str, msgspec.Meta(min_length=2 * DIGEST_BYTES, max_length=2 * DIGEST_BYTES)]
+_DigestOrNone = Annotated[str, msgspec.Meta(max_length=2 * DIGEST_BYTES)]
 _DomainName = Annotated[str, msgspec.Meta(max_length=253)]
 
 
@@ -51,8 +55,8 @@ class WireEvent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     id: _Digest
     kind: Kind
     at: float
-    pair: _Digest | Literal[""] = ""
-    recipient_hash: _Digest | Literal[""] = ""
+    pair: _DigestOrNone = ""
+    recipient_hash: _DigestOrNone = ""
     recipient_domain: _DomainName = ""
     domain: _DomainName = ""
     stream: Annotated[str, msgspec.Meta(max_length=100)] = ""
@@ -163,60 +167,69 @@ def confirmed(properties: Mapping[str, str], payload: bytes, keys: Sequence[byte
 def to_wire(batch: Batch, recipient_hash: Callable[[str], bytes], host: Callable[[str], bool]) -> list[WireEvent]:
     """The events of a batch with identities. ``host`` tells whether a recipient's domain is a host name: what is none
     may be part of an address, and stays here."""
-    content = batch.body_digest.hex()
+    token, content = batch.token[:256], batch.body_digest.hex()
+    recipients: dict[str, tuple[str, str]] = {"": ("", "")}
+    domains: dict[str, str] = {}
     out = []
     for event, cell, identity in zip(batch.events, batch.cells, batch.identities, strict=True):
-        _, at, domain = event.recipient.rpartition("@")
-        key = identity.hex()
-        sending = event.domain if "@" not in event.domain else mask_addresses(event.domain)
+        # Hot: what many events of a batch share is worked out once.
+        recipient = recipients.get(event.recipient)
+        if recipient is None:
+            _, at, domain = event.recipient.rpartition("@")
+            if domain not in domains:
+                domains[domain] = domain if host(domain) else ""
+            recipient = recipient_hash(event.recipient).hex(), domains[domain] if at else ""
+            recipients[event.recipient] = recipient
+        key, sending, code = identity.hex(), event.domain, event.smtp_code
         out.append(
             WireEvent(
-                id=key[: 2 * DIGEST_BYTES],
-                kind=event.kind,
-                at=event.at,
-                pair=key[2 * DIGEST_BYTES :],
-                recipient_hash=recipient_hash(event.recipient).hex() if event.recipient else "",
-                recipient_domain=domain if at and host(domain) else "",
-                domain=sending[:253],
-                stream=cell.stream,
-                bounce_class=event.bounce_class,
-                asynchronous=event.asynchronous,
-                has_message_id=bool(event.message_id),
-                smtp_code=event.smtp_code if event.smtp_code is not None and 0 <= event.smtp_code <= 999 else None,
-                enhanced_code=event.enhanced_code[:20],
-                reason=event.reason,
-                token=batch.token[:256],
-                content=content,
+                key if len(key) == 2 * DIGEST_BYTES else key[: 2 * DIGEST_BYTES],
+                event.kind,
+                event.at,
+                key[2 * DIGEST_BYTES :],
+                *recipient,
+                sending if len(sending) <= 253 and "@" not in sending else mask_addresses(sending)[:253],
+                cell.stream,
+                event.bounce_class,
+                event.asynchronous,
+                event.message_id != "",
+                code if code is not None and 0 <= code <= 999 else None,
+                event.enhanced_code[:20],
+                event.reason,
+                token,
+                content,
             )
         )
     return out
 
 
-def pack(events: Iterable[WireEvent]) -> list[list[bytes]]:
-    """Encoded events in parts that a message can hold; one part without events if there are none."""
-    parts: list[list[bytes]] = [[]]
-    size = 0
-    for event in events:
-        encoded = _encode(event)
-        if not fits(len(parts[-1]) + 1, size + len(encoded)):
-            parts.append([])
-            size = 0
-        parts[-1].append(encoded)
-        size += len(encoded)
+def pack(events: Sequence[WireEvent]) -> list[tuple[int, bytes]]:
+    """Events in parts that a message can hold: how many, and their encoded list without its brackets. One part without
+    events if there are none."""
+    parts: list[tuple[int, bytes]] = []
+    left = [events[n : n + EVENTS_A_MESSAGE] for n in range(0, len(events), EVENTS_A_MESSAGE)] or [events]
+    while left:
+        some = left.pop(0)
+        encoded = _encode(some)[1:-1]
+        if fits(len(some), len(encoded)):
+            parts.append((len(some), encoded))
+        else:
+            middle = len(some) // 2
+            left[:0] = [some[:middle], some[middle:]]
     return parts
 
 
 def fits(events: int, size: int) -> bool:
-    """Whether a message can hold so many encoded events of so many bytes."""
+    """Whether a message can hold so many events of so many encoded bytes."""
     return events <= EVENTS_A_MESSAGE and size + events + 1 <= EVENTS_BYTES
 
 
-def join(encoded: Iterable[bytes]) -> bytes:
-    """The payload of a message."""
-    return b"[" + b",".join(encoded) + b"]"
+def join(parts: Iterable[bytes]) -> bytes:
+    """The payload of a message, of what ``pack`` has made."""
+    return b"[" + b",".join(part for part in parts if part) + b"]"
 
 
-def unpack(header: Header, payload: bytes, cell: Callable[[Header, WireEvent], Cell]) -> list[Batch]:
+def unpack(header: Header, payload: bytes, cell: Callable[[Header, WireEvent], Cell]) -> list[Columns]:
     """The batches that a message holds, one for each token. Raises ``Rejected``."""
     if len(payload) > EVENTS_BYTES:
         raise Rejected("too_large", f"events of {len(payload)} bytes", header)
@@ -228,34 +241,46 @@ def unpack(header: Header, payload: bytes, cell: Callable[[Header, WireEvent], C
         raise Rejected("unreadable", "nested too deeply", header) from None
     if len(events) > EVENTS_A_MESSAGE:
         raise Rejected("too_large", f"{len(events)} events", header)
-    if any((event.kind is Kind.DEFERRED) != bool(event.pair) for event in events):
+    if len({(event.token, event.content) for event in events}) <= 1:
+        return [_columns(header, events, cell)]
+    groups = groupby(events, lambda event: (event.token, event.content))
+    return [_columns(header, list(group), cell) for _, group in groups]
+
+
+def _columns(header: Header, events: Sequence[WireEvent], cell: Callable[[Header, WireEvent], Cell]) -> Columns:
+    kinds = bytes([CODE[event.kind] for event in events])
+    pairs = {n: event.pair for n, event in enumerate(events) if event.pair}
+    if kinds.count(DEFERRED) != len(pairs) or any(kinds[n] != DEFERRED for n in pairs):
         raise Rejected("unreadable", "a deferral without its pair, or a pair without its deferral", header)
-    if not events:  # A sign of life.
-        return [Batch(header.source, header.provider, header.scope, header.received_at, (), ())]
-    return [
-        _batch(header, list(group), token, content, cell)
-        for (token, content), group in groupby(events, lambda event: (event.token, event.content))
+    numbers: dict[tuple[str, str, str], int] = {}
+    places = array(
+        "I", [numbers.setdefault((e.domain, e.stream, e.recipient_domain), len(numbers)) for e in events]
+    )  # fmt: skip
+    of_place = dict(zip(places, events, strict=True))
+    bounces = [
+        BounceReport(
+            n, e.bounce_class, e.asynchronous, e.has_message_id, e.smtp_code, e.enhanced_code, mask_addresses(e.reason)
+        )
+        for n, e in enumerate(events)
+        if kinds[n] == BOUNCED
     ]
-
-
-def _batch(
-    header: Header, events: list[WireEvent], token: str, content: str, cell: Callable[[Header, WireEvent], Cell]
-) -> Batch:
-    return Batch(
-        header.source, header.provider, header.scope, header.received_at,
-        [_event(e) for e in events], [cell(header, e) for e in events], [bytes.fromhex(e.id + e.pair) for e in events],
-        token, bytes.fromhex(content),
+    return Columns(
+        header.source, header.scope, header.received_at, array("d", [event.at for event in events]).tobytes(), kinds,
+        [cell(header, of_place[place]) for place in range(len(numbers))], places.tobytes(),
+        _digests(header, [event.id for event in events]),
+        {n: _digests(header, [pair]) for n, pair in pairs.items()}, bounces,
+        events[0].token if events else "", bytes.fromhex(events[0].content) if events else b"",
     )  # fmt: skip
 
 
-def _event(event: WireEvent) -> Event:
-    if event.kind is not Kind.BOUNCED:
-        return Event(event.kind, event.at)
-    return Event(
-        Kind.BOUNCED, event.at, bounce_class=event.bounce_class, asynchronous=event.asynchronous,
-        message_id="named" if event.has_message_id else "", smtp_code=event.smtp_code,
-        enhanced_code=event.enhanced_code, reason=mask_addresses(event.reason),
-    )  # fmt: skip
+def _digests(header: Header, texts: Sequence[str]) -> bytes:
+    try:
+        digests = bytes.fromhex("".join(texts))
+    except ValueError:
+        digests = b""
+    if len(digests) != DIGEST_BYTES * len(texts):  # A blank is no error to it.
+        raise Rejected("unreadable", "an identity that is not hexadecimal", header)
+    return digests
 
 
 # Sealing.

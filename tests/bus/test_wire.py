@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 
 import msgspec
 import pytest
@@ -29,6 +30,7 @@ from agent.bus.wire import (
 from agent.events import REASON_LENGTH, BounceClass, Event, Kind
 from agent.intake.mailboxes import is_host
 from agent.ledger.base import Batch, Cell
+from agent.ledger.columns import Columns, to_columns
 from agent.ledger.identity import DIGEST_BYTES, Identifier
 
 KEY, OTHER = b"k" * 32, b"o" * 32
@@ -45,10 +47,10 @@ def batch(*events: Event, token: str = "", digest: bytes = b"") -> Batch:
 
 
 def encoded(one: Batch) -> list[bytes]:
-    return [join(part) for part in pack(to_wire(one, IDENTIFIER.digest, is_host))]
+    return [join([part]) for _, part in pack(to_wire(one, IDENTIFIER.digest, is_host))]
 
 
-def there_and_back(one: Batch) -> list[Batch]:
+def there_and_back(one: Batch) -> list[Columns]:
     return [b for payload in encoded(one) for b in unpack(HEADER, payload, lambda header, event: CELL)]
 
 
@@ -79,16 +81,26 @@ events = st.builds(
 def test_what_the_ledger_needs_of_any_events_comes_through(given: list[Event], token: str, digest: bytes) -> None:
     sent = batch(*given, token=token, digest=digest)
     (got,) = there_and_back(sent)
-    assert (got.source, got.provider, got.scope, got.received_at) == ("sg", "sendgrid", "sendgrid", 1000.5)
-    assert list(got.identities) == list(sent.identities)
-    assert [(e.kind, e.at) for e in got.events] == [(e.kind, e.at) for e in given]
-    if given:
-        assert (got.token, got.body_digest) == (token, digest)
-    for had, has in zip(given, got.events, strict=True):
-        if had.kind is Kind.BOUNCED:
-            assert (has.bounce_class, has.asynchronous, bool(has.message_id)) == (
-                had.bounce_class, had.asynchronous, bool(had.message_id),
-            )  # fmt: skip
+    meant = to_columns(sent, IDENTIFIER)
+    same = ("source", "scope", "received_at", "times", "kinds", "identities", "pairs", "token", "body_digest")
+    for name in same if given else same[:-2]:
+        assert getattr(got, name) == getattr(meant, name), name
+    for had, has in zip(meant.bounces, got.bounces, strict=True):
+        assert (has.position, has.bounce_class, has.asynchronous, has.named) == (
+            had.position, had.bounce_class, had.asynchronous, had.named,
+        )  # fmt: skip
+
+
+def test_an_event_counts_in_the_cell_of_its_own_domain_and_stream() -> None:
+    given = [
+        Event(Kind.DELIVERED, 5.0, f"r@{recipient}", f"m{n}", domain=domain)
+        for n, (domain, recipient) in enumerate([("a.example", "x.example"), ("b.example", "x.example")] * 3)
+    ]
+    (payload,) = encoded(batch(*given))
+    (got,) = unpack(HEADER, payload, lambda _, event: Cell(event.domain, "", event.stream, event.recipient_domain))
+    assert [got.cells[place] for place in array("I", got.places)] == [
+        Cell(event.domain, "", "news", "x.example") for event in given
+    ]
 
 
 def test_neither_recipient_nor_message_id_is_on_the_bus() -> None:
@@ -125,16 +137,16 @@ def test_a_batch_without_events_is_a_sign_of_life() -> None:
     (payload,) = encoded(batch())
     assert payload == b"[]"
     (got,) = there_and_back(batch())
-    assert not got.events
+    assert not got.size
     assert got.received_at == 1000.5
 
 
 def test_requests_with_tokens_stay_apart() -> None:
     delivered = Event(Kind.DELIVERED, 1.0, message_id="m")
     ones = [batch(delivered, token="a", digest=b"1"), batch(delivered), batch(delivered), batch(delivered, token="b")]
-    parts = [e for one in ones for part in pack(to_wire(one, IDENTIFIER.digest, is_host)) for e in part]
+    parts = [part for one in ones for _, part in pack(to_wire(one, IDENTIFIER.digest, is_host))]
     got = unpack(HEADER, join(parts), lambda header, event: CELL)
-    assert [(b.token, b.body_digest, len(b.events)) for b in got] == [("a", b"1", 1), ("", b"", 2), ("b", b"", 1)]
+    assert [(b.token, b.body_digest, b.size) for b in got] == [("a", b"1", 1), ("", b"", 2), ("b", b"", 1)]
 
 
 def test_either_key_of_a_rotation_is_believed_and_no_other() -> None:
@@ -160,6 +172,8 @@ def test_nothing_that_is_signed_can_be_changed() -> None:
     b'[{"id":"%s","kind":"deferred","at":1}]' % (b"0" * 24),
     b'[{"id":"%s","kind":"opened","pair":"%s","at":1}]' % (b"0" * 24, b"0" * 24),
     b'[{"id":"%s","kind":"opened","at":"now"}]' % (b"0" * 24),
+    b'[{"id":"%s","kind":"opened","at":1}]' % (b"0 " * 12), b'[{"id":"%s","kind":"opened","at":1}]' % (b"g" * 24),
+    b'[{"id":"%s","kind":"deferred","pair":"12","at":1}]' % (b"0" * 24),
 ])  # fmt: skip
 def test_authentic_nonsense_is_unreadable_and_says_whose(payload: bytes) -> None:
     with pytest.raises(Rejected) as caught:
