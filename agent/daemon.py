@@ -35,6 +35,7 @@ from agent.intake.outgoing import Get
 from agent.intake.pulse import Pulse
 from agent.leadership import Leadership
 from agent.ledger.base import Deposed, RecentBounce, Row, SourceState, StoreUnavailable
+from agent.ledger.process import settle_garbage
 from agent.listeners import PROBE_EVERY, LoopWatch, listening, private_tls
 from agent.mailbox import mailbox_provider
 from agent.oncall import Decision, OnCall, bounce_hints
@@ -530,6 +531,7 @@ def serve(settings: Settings, *, demo: bool = False, alongside: Callable[[Daemon
 
     # A thread that computes gives the event loop its turn after this long, not after the default of 5 ms.
     sys.setswitchinterval(0.001)
+    settle_garbage()
 
     async def main() -> None:
         await Daemon(settings, demo=demo).run(alongside)

@@ -25,6 +25,7 @@ from agent.intake.http import Intake
 from agent.intake.mailboxes import is_host
 from agent.intake.outgoing import Get
 from agent.ledger.identity import Identifier, derive
+from agent.ledger.process import settle_garbage
 from agent.listeners import PROBE_EVERY, LoopWatch, listening, private_tls
 from agent.mailbox import mailbox_provider
 from agent.settings import Settings
@@ -58,7 +59,7 @@ class Edge:
             delivery, self._spool, seal, self.metrics, name=own_name(settings.bus),
             domains={s.name: s.domain or "" for s in settings.sources},
             providers={s.name: s.provider for s in settings.sources},
-            recipient_hash=lambda recipient: identifier.digest(f"recipient\0{recipient}"), host=is_host,
+            recipient_hashes=lambda some: identifier.digests(f"recipient\0{one}" for one in some), host=is_host,
             max_payload=lambda: self._client.max_payload,
         )  # fmt: skip
         self._client = connect(
@@ -159,6 +160,7 @@ def serve(settings: Settings) -> None:
     import uvloop
 
     sys.setswitchinterval(0.001)  # As in the daemon.
+    settle_garbage()
 
     async def main() -> None:
         await Edge(settings).run()

@@ -13,7 +13,7 @@ import random
 import secrets
 import zlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -81,7 +81,7 @@ class Relay:
         name: str,
         domains: Mapping[str, str],
         providers: Mapping[str, str],
-        recipient_hash: Callable[[str], bytes],
+        recipient_hashes: Callable[[Iterable[str]], Sequence[bytes]],
         host: Callable[[str], bool],
         max_payload: Callable[[], float],
         rng: random.Random | None = None,
@@ -95,7 +95,7 @@ class Relay:
         self._name = name
         self._domains = domains
         self._providers = providers
-        self._recipient_hash = recipient_hash
+        self._recipient_hashes = recipient_hashes
         self._host = host
         self._max_payload = max_payload
         self._rng = rng or random.Random()  # noqa: S311 - jitter
@@ -135,7 +135,7 @@ class Relay:
         return Applied()
 
     def _pack(self, batch: Batch) -> list[tuple[int, bytes]]:
-        return pack(to_wire(batch, self._recipient_hash, self._host))
+        return pack(to_wire(batch, self._recipient_hashes, self._host))
 
     async def quarantine(self, source: str, reason: str, body: bytes, headers: Mapping[str, str], now: float) -> int:
         """Hand a body on, sealed. Raises ``StoreUnavailable``, also when it is larger than a message may be: it can be

@@ -164,22 +164,23 @@ def confirmed(properties: Mapping[str, str], payload: bytes, keys: Sequence[byte
 # Events.
 
 
-def to_wire(batch: Batch, recipient_hash: Callable[[str], bytes], host: Callable[[str], bool]) -> list[WireEvent]:
-    """The events of a batch with identities. ``host`` tells whether a recipient's domain is a host name: what is none
-    may be part of an address, and stays here."""
+def to_wire(
+    batch: Batch, hashes: Callable[[Iterable[str]], Sequence[bytes]], host: Callable[[str], bool]
+) -> list[WireEvent]:
+    """The events of a batch with identities. ``hashes`` are those of recipients; ``host`` tells whether a recipient's
+    domain is a host name: what is none may be part of an address, and stays here."""
     token, content = batch.token[:256], batch.body_digest.hex()
-    recipients: dict[str, tuple[str, str]] = {"": ("", "")}
-    domains: dict[str, str] = {}
+    # Hot: what many events of a batch share is worked out once.
+    recipients = dict.fromkeys([event.recipient for event in batch.events])
+    hash_of = dict(zip(recipients, map(bytes.hex, hashes(recipients)), strict=True)) | {"": ""}
+    host_of: dict[str, str] = {}
     out = []
     for event, cell, identity in zip(batch.events, batch.cells, batch.identities, strict=True):
-        # Hot: what many events of a batch share is worked out once.
-        recipient = recipients.get(event.recipient)
-        if recipient is None:
-            _, at, domain = event.recipient.rpartition("@")
-            if domain not in domains:
-                domains[domain] = domain if host(domain) else ""
-            recipient = recipient_hash(event.recipient).hex(), domains[domain] if at else ""
-            recipients[event.recipient] = recipient
+        recipient = event.recipient
+        _, at, domain = recipient.rpartition("@")
+        place = host_of.get(domain)
+        if place is None:
+            place = host_of[domain] = domain if host(domain) else ""
         key, sending, code = identity.hex(), event.domain, event.smtp_code
         out.append(
             WireEvent(
@@ -187,7 +188,8 @@ def to_wire(batch: Batch, recipient_hash: Callable[[str], bytes], host: Callable
                 event.kind,
                 event.at,
                 key[2 * DIGEST_BYTES :],
-                *recipient,
+                hash_of[recipient],
+                place if at else "",
                 sending if len(sending) <= 253 and "@" not in sending else mask_addresses(sending)[:253],
                 cell.stream,
                 event.bounce_class,

@@ -11,6 +11,7 @@ One frame: its length (4 bytes, big-endian), then MessagePack of (number, method
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import signal
 import socket
@@ -364,10 +365,19 @@ async def _perform(ledger: Ledger, method: str, arguments: Any) -> Any:
     return await getattr(ledger, method)(*arguments)
 
 
+def settle_garbage() -> None:
+    """Once everything is imported: a search for garbage need not look at it again. Batches are lists and tuples by the
+    thousand, none of them garbage that only a search finds; a tenth of the time went into looking."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
+
+
 def main() -> None:
     """The child's whole life. Signals are for the parent: it says when to go by closing the socket."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    settle_garbage()
     asyncio.run(_serve(socket.socket(fileno=int(sys.argv[1]))))
 
 

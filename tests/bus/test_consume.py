@@ -97,7 +97,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
 def payload(*events: Event) -> bytes:
     cells = [Cell("", "", "news", "")] * len(events)
     one = Batch("sg", "sendgrid", "sendgrid", NOW, events, cells, IDENTIFIER.of("sendgrid", events))
-    return join(part for _, part in pack(to_wire(one, IDENTIFIER.digest, is_host)))
+    return join(part for _, part in pack(to_wire(one, IDENTIFIER.digests, is_host)))
 
 
 def delivered(recipient: str = "a@gmail.com", domain: str = "") -> Event:

@@ -88,7 +88,7 @@ class Bench:
         self.relay = Relay(
             sending, self.spool, seal, self.told, name="edge-1",
             domains={"sg": "example.com"}, providers={"sg": "sendgrid", "pm": "postmark"},
-            recipient_hash=IDENTIFIER.digest, host=is_host, max_payload=lambda: 10_000_000,
+            recipient_hashes=IDENTIFIER.digests, host=is_host, max_payload=lambda: 10_000_000,
         )  # fmt: skip
         self.core.delivery = sending
         self.serial = 0

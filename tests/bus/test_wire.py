@@ -47,7 +47,7 @@ def batch(*events: Event, token: str = "", digest: bytes = b"") -> Batch:
 
 
 def encoded(one: Batch) -> list[bytes]:
-    return [join([part]) for _, part in pack(to_wire(one, IDENTIFIER.digest, is_host))]
+    return [join([part]) for _, part in pack(to_wire(one, IDENTIFIER.digests, is_host))]
 
 
 def there_and_back(one: Batch) -> list[Columns]:
@@ -144,7 +144,7 @@ def test_a_batch_without_events_is_a_sign_of_life() -> None:
 def test_requests_with_tokens_stay_apart() -> None:
     delivered = Event(Kind.DELIVERED, 1.0, message_id="m")
     ones = [batch(delivered, token="a", digest=b"1"), batch(delivered), batch(delivered), batch(delivered, token="b")]
-    parts = [part for one in ones for _, part in pack(to_wire(one, IDENTIFIER.digest, is_host))]
+    parts = [part for one in ones for _, part in pack(to_wire(one, IDENTIFIER.digests, is_host))]
     got = unpack(HEADER, join(parts), lambda header, event: CELL)
     assert [(b.token, b.body_digest, b.size) for b in got] == [("a", b"1", 1), ("", b"", 2), ("b", b"", 1)]
 
