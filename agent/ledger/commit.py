@@ -264,14 +264,14 @@ class _Commit:
         keys, seconds, measures = self._keys, self._seconds, self._measures
         records, spans = self._records(positions)
         deliveries = sorted([keys[n] for n in positions if measures[n] == _DELIVERED])
-        known, bounced = yield Known(records, spans, deliveries)
+        pairs = [(seconds[n] // HOUR, keys[n]) for n in positions if measures[n] == _PAIRS]
+        known, bounced = yield Known(records, spans, deliveries, pairs)
         if not known and not bounced:
             yield Put(records, spans)
             return
         of_key = {keys[n]: n for n in positions}
         repeats: dict[bytes, tuple[int, int]] = {}  # hour and mark
-        for n, hour, mark in known:
-            key = records[n][:DIGEST_BYTES]
+        for key, hour, mark in known:
             if key not in repeats or (hour, mark) < repeats[key]:
                 repeats[key] = hour, mark
         moved_from: list[tuple[int, bytes]] = []
@@ -287,8 +287,7 @@ class _Commit:
             yield _put(moved_to, replace=True)
         # Deliveries that arrive after their bounce do not count.
         revoked: dict[bytes, bytes] = {}
-        for n, first_at, last_at in bounced:
-            key = deliveries[n]
+        for key, first_at, last_at in bounced:
             second, cell = seconds[of_key[key]], self._numbers[of_key[key]]
             if key not in repeats and Bounce(0, 0, 0, first_at, last_at, 0).revokes(second // HOUR):
                 revoked[key] = key + _mark(second, cell, _REVOKED)

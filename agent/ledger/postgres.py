@@ -58,6 +58,8 @@ from agent.mailbox import PENDING
 
 _RECENT_KEPT = 1000
 _PRUNE_STEP = 20_000
+# A repeat that nobody looked for costs a transaction. Where some come, it is no more than one in so many.
+_LOOK = 100
 
 _CAP = """
 DELETE FROM mailvitals.quarantine WHERE id IN (SELECT id FROM (
@@ -98,6 +100,7 @@ class PostgresLedger:
         self._writing = asyncio.Lock()  # Whoever uses the cells.
         self._starting = asyncio.Lock()
         self._started = False
+        self._looking = 0  # For so many commits more, since repeats came.
 
     async def start(self) -> None:
         """Connect, and create or bring up to date what is there. Raises ``LedgerError`` or ``StoreUnavailable``."""
@@ -140,6 +143,7 @@ class PostgresLedger:
         # As far as it goes without the database: the turn does not wait for that.
         steps = count(batches, mine.copy, self._identifier, now)
         prepared = [(steps, next(steps))]
+        looks = [self._looking > 0]
 
         async def work(db: Connection) -> list[Applied]:
             epoch = await cells.take_turns(db, {batch.scope for batch in batches})
@@ -149,9 +153,14 @@ class PostgresLedger:
                 await number(db)
                 steps = count(batches, mine.copy, self._identifier, now)
                 prepared.append((steps, next(steps)))
-            return await Answers(db, mine.copy, mine.days, now).run(*prepared.pop())
+            answers = Answers(db, mine.copy, mine.days, now, look=looks[-1])
+            looks.append(True)  # Should this attempt fail: it may be for a repeat.
+            return await answers.run(*prepared.pop())
 
-        return await session.write(work)
+        results = await session.write(work)
+        repeated = len(looks) > 2 or any(result.duplicates for result in results)
+        self._looking = _LOOK if repeated else max(0, self._looking - 1)
+        return results
 
     @asynccontextmanager
     async def _using_cells(self) -> AsyncIterator[None]:

@@ -4,6 +4,10 @@ Each question is one statement over arrays or over a blob of fixed-size records,
 not grow with the events. ``OFFSET 0`` keeps the planner from turning a look into an index, one for each record, into a
 join that reads the whole table: it knows nothing yet of a partition that began a minute ago. An hour that has no rows
 yet, mostly the next one, is not looked into: the index is told what the last one is.
+
+Repeats within the hour are rare but for those of deferrals, and to look for each event would be a quarter of what the
+database does for it. So as long as none come it is not done: the primary key refuses a repeat, which undoes the
+transaction, and the next attempt looks. Rows of one identity in neighbouring hours do not exist beside each other.
 """
 
 from __future__ import annotations
@@ -34,18 +38,32 @@ from agent.ledger.questions import (
 # The records of each hour: their place in the blob by the place of the first and the last but one.
 _RECORDS = "unnest($1::int[], $2::int[], $3::int[]) s(hour, start, stop) CROSS JOIN generate_series(start, stop - 1) n"
 _HASH = f"substr($4::bytea, n * {RECORD} + 1, {DIGEST_BYTES})"
-_KNOWN = f"""
-SELECT n, i.hour::bigint, NULL::bigint, i.mark
-FROM {_RECORDS} CROSS JOIN LATERAL (
-  SELECT hour, mark FROM mailvitals.identity
-  WHERE hour IN (s.hour - 1, s.hour, s.hour + 1) AND hash = {_HASH}
-    AND hour BETWEEN $6::int AND (SELECT max(hour) FROM mailvitals.identity WHERE hour BETWEEN $6::int AND $7::int)
-    AND hour <= $7::int OFFSET 0) i
-UNION ALL
-SELECT n, b.first_at, b.last_at, NULL
+_BOUNCED = f"""
+SELECT NULL::bigint, substr($5::bytea, n * {DIGEST_BYTES} + 1, {DIGEST_BYTES}), b.first_at, b.last_at, NULL::bytea
 FROM generate_series(0, length($5::bytea) / {DIGEST_BYTES} - 1) n CROSS JOIN LATERAL (
   SELECT first_at, last_at FROM mailvitals.bounce
   WHERE hash = substr($5::bytea, n * {DIGEST_BYTES} + 1, {DIGEST_BYTES}) OFFSET 0) b
+"""
+
+
+def _known(hours: str) -> str:
+    return f"""
+SELECT i.hour::bigint, {_HASH}, NULL::bigint, NULL::bigint, i.mark
+FROM {_RECORDS} CROSS JOIN LATERAL (
+  SELECT hour, mark FROM mailvitals.identity WHERE hour IN ({hours}) AND hash = {_HASH}
+    AND hour BETWEEN $6::int AND (SELECT max(hour) FROM mailvitals.identity WHERE hour BETWEEN $6::int AND $7::int)
+    AND hour <= $7::int OFFSET 0) i
+UNION ALL {_BOUNCED}"""
+
+
+_KNOWN = _known("s.hour - 1, s.hour, s.hour + 1")
+_NEAR = f"""
+{_known("s.hour - 1, s.hour + 1")}
+UNION ALL
+SELECT p.hour, p.hash, NULL::bigint, NULL::bigint, i.mark
+FROM unnest($8::int[], $9::bytea[]) p(hour, hash) CROSS JOIN LATERAL (
+  SELECT mark FROM mailvitals.identity WHERE hour = p.hour AND hash = p.hash AND hour BETWEEN $6::int AND $7::int
+  OFFSET 0) i
 """
 _INSERT = f"""
 INSERT INTO mailvitals.identity (hour, hash, mark)
@@ -106,14 +124,15 @@ class MissingDays(Exception):
 
 
 class Answers:
-    """The answers within one transaction. ``days`` are those that ``identity`` has partitions of. Raises
-    ``MissingDays``."""
+    """The answers within one transaction. ``days`` are those that ``identity`` has partitions of, ``look`` whether to
+    look for repeats within the hour, on which the transaction fails otherwise. Raises ``MissingDays``."""
 
-    def __init__(self, db: Connection, cells: Cells, days: set[int], now: float) -> None:
+    def __init__(self, db: Connection, cells: Cells, days: set[int], now: float, *, look: bool) -> None:
         self._db = db
         self._cells = cells
         self._days = days
         self._now = int(now)
+        self._look = look
 
     async def run(self, steps: Steps, question: Question) -> list[Applied]:
         """Answer this question and all that follow."""
@@ -129,17 +148,19 @@ class Answers:
         statement = "SELECT hash, body FROM mailvitals.token WHERE hash = ANY($1::bytea[])"
         return dict(await self._db.fetch(statement, question.hashes))
 
-    async def _known(self, question: Known) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
+    async def _known(self, question: Known) -> tuple[list[tuple[bytes, int, int]], list[tuple[bytes, int, int]]]:
         missing = {hour // 24 for hour, _, _ in question.spans} - self._days
         if missing:
             raise MissingDays(missing)
-        hours = [hour for hour, _, _ in question.spans]
-        found = await self._db.fetch(
-            _KNOWN, *_columns(question), b"".join(question.deliveries), hours[0] - 1, hours[-1] + 1
-        )
-        rows = [(n, hour, int.from_bytes(mark, "big")) for n, hour, _, mark in found if mark is not None]
+        first, last = question.spans[0][0] - 1, question.spans[-1][0] + 1
+        arguments = *_columns(question), b"".join(question.deliveries), first, last
+        if self._look:
+            found = await self._db.fetch(_KNOWN, *arguments)
+        else:
+            found = await self._db.fetch(_NEAR, *arguments, *_transposed(question.pairs, 2))
+        rows = [(key, hour, int.from_bytes(mark, "big")) for hour, key, _, _, mark in found if mark is not None]
         await self._learn({mark >> 16 for _, _, mark in rows})
-        return rows, [(n, first_at, last_at) for n, first_at, last_at, mark in found if mark is None]
+        return rows, [(key, first_at, last_at) for _, key, first_at, last_at, mark in found if mark is None]
 
     async def _put(self, question: Put) -> None:
         await self._db.execute(_REPLACE if question.replace else _INSERT, *_columns(question))

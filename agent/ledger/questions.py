@@ -22,12 +22,13 @@ class Tokens(NamedTuple):
 
 class Known(NamedTuple):
     """What is known of these records, which are in the order of hour and hash, and of the bounces of these of their
-    hashes? Answer: rows in their own and the neighbouring hours (index of the record, hour, mark), and bounces (index
-    of the delivery, earliest and latest report)."""
+    hashes? ``pairs`` are hour and hash of those whose repeats are no rarity. Answer: rows in their own and the
+    neighbouring hours (hash, hour, mark), and bounces (hash, earliest and latest report)."""
 
     records: list[bytes]
     spans: list[Span]
     deliveries: list[bytes]
+    pairs: list[tuple[int, bytes]]
 
 
 class Put(NamedTuple):

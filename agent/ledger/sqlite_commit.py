@@ -108,9 +108,9 @@ class Answers:
                 found[token] = row[0]
         return found
 
-    def _known(self, question: Known) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
-        rows: list[tuple[int, int, int]] = []
-        bounces: list[tuple[int, int, int]] = []
+    def _known(self, question: Known) -> tuple[list[tuple[bytes, int, int]], list[tuple[bytes, int, int]]]:
+        rows: list[tuple[bytes, int, int]] = []
+        bounces: list[tuple[bytes, int, int]] = []
         for hour, start, stop in _chunks(question.spans):
             near = [h for h in (hour - 1, hour, hour + 1) if h in self._hours]
             records = b"".join(question.records[start:stop])
@@ -118,13 +118,14 @@ class Answers:
             (known,) = self._db.execute(_KNOWN[len(near)], probe).fetchone()
             for item in known.split(";") if known else ():
                 n, found_hour, mark = item.split(" ")
-                rows.append((start + int(n), int(found_hour), int(mark, 16)))
+                key = question.records[start + int(n)][:DIGEST_BYTES]
+                rows.append((key, int(found_hour), int(mark, 16)))
         for _, start, stop in _chunks([(0, 0, len(question.deliveries))]):
             hashes = b"".join(question.deliveries[start:stop])
             (bounced,) = self._db.execute(_BOUNCED, {"count": stop - start, "hashes": hashes}).fetchone()
             for item in bounced.split(";") if bounced else ():
                 n, first_at, last_at = item.split(" ")
-                bounces.append((start + int(n), int(first_at), int(last_at)))
+                bounces.append((question.deliveries[start + int(n)], int(first_at), int(last_at)))
         return rows, bounces
 
     def _put(self, question: Put) -> None:

@@ -15,9 +15,10 @@ import msgspec
 import pytest
 
 from agent.clock import DAY, HOUR, MINUTE
+from agent.events import Kind
 from agent.ledger import postgres_commit, postgres_lease, postgres_session
 from agent.ledger.base import Cell, Ledger, LedgerError, Server, StoreUnavailable
-from agent.ledger.postgres import PostgresLedger
+from agent.ledger.postgres import _LOOK, PostgresLedger
 from tests.ledger.conftest import KEY
 from tests.ledger.model import expected
 from tests.ledger.test_ledger import NOW, YAHOO, apply, bounce, event
@@ -99,6 +100,32 @@ async def test_killed_between_any_two_statements_beside_others_every_count_is_ex
     assert kills > 25, "every place at the beginning of a commit was tried"
     ledger = PostgresLedger(server, KEY)
     assert await _counts(ledger) == truth()
+    await ledger.close()
+
+
+async def test_repeats_count_once_whether_they_are_looked_for_or_refused_by_the_key(server: Server) -> None:
+    ledger = PostgresLedger(server, KEY)
+    at = NOW // HOUR * HOUR + 60
+    deferred = [event(Kind.DEFERRED, message_id="d", at=at + n) for n in range(4)]
+    for n, one in enumerate(deferred):
+        await apply(ledger, one, event(message_id=f"new{n}", at=at))
+    assert ledger._looking == 0, "that a pair comes again within its hour is no surprise"
+    for looked_for in (0, _LOOK):
+        assert ledger._looking == looked_for
+        result = await apply(ledger, *deferred, event(message_id="new0", at=at), event(message_id=f"also{looked_for}"))
+        assert result.duplicates == {"same_event": 4, "same_outcome": 1}
+        assert sum(result.counted.values()) == 1
+    for n in range(_LOOK):
+        assert ledger._looking == _LOOK - n
+        await apply(ledger)
+    # Its own hour is known and the neighbouring one would have been: neither is counted again.
+    assert ledger._looking == 0
+    result = await apply(ledger, event(message_id="new1", at=at + 1), event(message_id="new2", at=at - 61))
+    assert (result.duplicates, result.counted) == ({"same_outcome": 2}, {})
+    totals = Counter[str]()
+    for row in await ledger.rows(HOUR, 0, NOW + DAY):
+        totals[row.measure] += row.count
+    assert totals == {"delivered": 6, "deferred": 4, "deferred_pairs": 1}
     await ledger.close()
 
 
