@@ -59,7 +59,6 @@ bench: $(VENV)/.tested $(VENV)/bench/.installed ## Measure throughput on this ma
 	@$(BIN)/python -m bench.evaluate
 	@$(BIN)/python -m bench.stores
 	@$(BIN)/python -m bench.dns
-	@$(BIN)/python -m bench.bus
 	@exec $(BIN)/python -m bench.scaled
 
 simulate: $(VENV)/.tested ## How often verdicts err and how soon they speak, on simulated senders
