@@ -7,9 +7,8 @@ within one transaction. How they are got is the store's business, and all that i
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from itertools import compress
 from struct import Struct
 from typing import Any
@@ -19,6 +18,7 @@ from agent.events import BounceClass, Kind
 from agent.ledger.base import MAX_AGE, MAX_AHEAD, MEASURES, ROLLUP_AGE, Applied, Counted
 from agent.ledger.cells import Cells
 from agent.ledger.columns import KINDS, BounceReport, Columns
+from agent.ledger.entries import Entries, mark_of, put
 from agent.ledger.identity import DIGEST_BYTES, REPEATABLE, Identifier
 from agent.ledger.outcomes import BY_RANK, RANK, Bounce, merge, precedence, report
 from agent.ledger.questions import (
@@ -29,7 +29,6 @@ from agent.ledger.questions import (
     Put,
     PutBounces,
     Question,
-    Span,
     Tokens,
     Write,
 )
@@ -69,12 +68,7 @@ class _Commit:
         self._now = now
         self._results: list[Applied] = []
         self._tallies: list[dict[int, int]] = []  # per batch: events counted by place
-        # All but the bounces, by position: hash, second (Unix), number of the cell, measure.
-        self._keys: list[bytes] = []
-        self._seconds: list[int] = []
-        self._numbers: list[int] = []
-        self._measures = bytearray()
-        self._starts: list[int] = []  # the position at which each batch begins
+        self._entries = Entries()
         # By hash: batch, cell, time, what the bounce says.
         self._bounces: dict[bytes, list[tuple[int, int, float, BounceReport]]] = {}
         self._deltas: dict[int, int] = {}  # changes of the roll-ups that are no new events
@@ -87,7 +81,7 @@ class _Commit:
         tokens, forged = yield from self._first_uses(batches)
         for index, batch in enumerate(batches):
             self._add(batch, index in forged)
-        for positions in self._rounds():
+        for positions in self._entries.rounds(self._earlier):
             yield from self._settle(positions)
         if self._bounces:
             yield from self._settle_bounces(list(self._bounces))
@@ -127,7 +121,7 @@ class _Commit:
         result = Applied(forged=forged)
         self._results.append(result)
         self._tallies.append({})
-        self._starts.append(len(self._keys))
+        self._entries.begin_batch()
         if forged:
             return
         self._batches.append(batch)
@@ -144,7 +138,7 @@ class _Commit:
                 taken[n] = False
                 one = (index, number_of[places[n]], times[n], bounce)
                 self._bounces.setdefault(keys[n], []).append(one)
-        measures: Iterable[int] = batch.kinds.translate(_OF_CODE)
+        measures = batch.kinds.translate(_OF_CODE)
         pairs = [(times[n], places[n], pair) for n, pair in batch.pairs.items() if taken[n]]
         if whole:
             seconds, numbers = list(map(int, times)), [number_of[place] for place in places]
@@ -158,16 +152,10 @@ class _Commit:
                 for second, number, measure in zip(seconds, numbers, measures, strict=True)
             ]
         )
-        self._keys += keys
-        self._seconds += seconds
-        self._numbers += numbers
-        self._measures += bytes(measures)
+        self._entries.add(keys, seconds, numbers, measures)
         for at, place, pair in pairs:
             second, number = int(at), number_of[place]
-            self._keys.append(pair)
-            self._seconds.append(second)
-            self._numbers.append(number)
-            self._measures.append(_PAIRS)
+            self._entries.add([pair], [second], [number], bytes([_PAIRS]))
             self._count(second, number, _PAIRS, 1)
 
     def _believed(self, times: Sequence[float], result: Applied) -> list[bool]:
@@ -187,11 +175,12 @@ class _Commit:
 
     def _discard(self, position: int) -> None:
         """Take back what an entry was counted for when it turned out to be a repeat."""
-        second, cell, measure = self._seconds[position], self._numbers[position], self._measures[position]
+        entries = self._entries
+        second, cell, measure = entries.seconds[position], entries.numbers[position], entries.measures[position]
         if measure == _PAIRS:  # No event of its own.
             self._count(second, cell, measure, -1)
             return
-        index = bisect_right(self._starts, position) - 1
+        index = entries.batch_of(position)
         self._tallies[index][(second // MINUTE << _MINUTE_SHIFT) | (cell << _CELL_SHIFT) | measure] -= 1
         repeats = self._results[index].duplicates
         reason = "same_event" if _SHOWN[measure][0] in REPEATABLE else "same_outcome"
@@ -199,7 +188,7 @@ class _Commit:
 
     def _earlier(self, a: int, b: int) -> int:
         """Of two reports of one event the one that counts; the other is discarded. By position."""
-        seconds, numbers = self._seconds, self._numbers
+        seconds, numbers = self._entries.seconds, self._entries.numbers
         first, other = (b, a) if self._before(seconds[b], numbers[b], seconds[a], numbers[a]) else (a, b)
         self._discard(other)
         return first
@@ -211,58 +200,12 @@ class _Commit:
         names = self._cells.names
         return precedence(names[cell]) < precedence(names[other_cell])
 
-    def _rounds(self) -> Iterator[Sequence[int]]:
-        """The positions of the new entries. An identity reported in several hours is in as many rounds, in their order,
-        so that each finds what the one before has written."""
-        keys = self._keys
-        if len(set(keys)) == len(keys):
-            yield range(len(keys))
-            return
-        reports = Counter(keys)
-        rounds = [[position for position, key in enumerate(keys) if reports[key] == 1]]
-        by_hour: dict[bytes, dict[int, int]] = {}
-        for position, key in enumerate(keys):
-            if reports[key] > 1:
-                found, hour = by_hour.setdefault(key, {}), self._seconds[position] // HOUR
-                found[hour] = self._earlier(found[hour], position) if hour in found else position
-        for found in by_hour.values():
-            for n, hour in enumerate(sorted(found)):
-                if n == len(rounds):
-                    rounds.append([])
-                rounds[n].append(found[hour])
-        yield from rounds
-
-    def _records(self, positions: Sequence[int]) -> tuple[list[bytes], list[Span]]:
-        """Hash and mark of these entries, in the order of the index: neighbours share its pages."""
-        keys, seconds, numbers = self._keys, self._seconds, self._numbers
-        if len(positions) < len(keys):
-            keys, seconds = [keys[n] for n in positions], [seconds[n] for n in positions]
-            numbers = [numbers[n] for n in positions]
-        # The marks as in _mark: a call for each event would show.
-        records = [
-            key + (number << 16 | second % HOUR << 4).to_bytes(5, "big")
-            for key, second, number in zip(keys, seconds, numbers, strict=True)
-        ]
-        hour = min(seconds) // HOUR
-        if hour == max(seconds) // HOUR:
-            records.sort()
-            return records, [(hour, 0, len(records))]
-        by_hour: dict[int, list[bytes]] = {}
-        for second, record in zip(seconds, records, strict=True):
-            by_hour.setdefault(second // HOUR, []).append(record)
-        out: list[bytes] = []
-        spans: list[Span] = []
-        for hour in sorted(by_hour):
-            spans.append((hour, len(out), len(out) + len(by_hour[hour])))
-            out += sorted(by_hour[hour])
-        return out, spans
-
     def _settle(self, positions: Sequence[int]) -> Generator[Question, Any, None]:
         """Write the entries that are new. A report of something known may name a time in a neighbouring hour."""
         if not positions:
             return
-        keys, seconds, measures = self._keys, self._seconds, self._measures
-        records, spans = self._records(positions)
+        keys, seconds, measures = self._entries.keys, self._entries.seconds, self._entries.measures
+        records, spans = self._entries.records(positions)
         deliveries = sorted([keys[n] for n in positions if measures[n] == _DELIVERED])
         pairs = [(seconds[n] // HOUR, keys[n]) for n in positions if measures[n] == _PAIRS]
         known, bounced = yield Known(records, spans, deliveries, pairs)
@@ -284,13 +227,13 @@ class _Commit:
                 moved_to.append((seconds[position] // HOUR, moved))
         if moved_to:
             yield Drop(moved_from)
-            yield _put(moved_to, replace=True)
+            yield put(moved_to, replace=True)
         # Deliveries that arrive after their bounce do not count.
         revoked: dict[bytes, bytes] = {}
         for key, first_at, last_at in bounced:
-            second, cell = seconds[of_key[key]], self._numbers[of_key[key]]
+            second, cell = seconds[of_key[key]], self._entries.numbers[of_key[key]]
             if key not in repeats and Bounce(0, 0, 0, first_at, last_at, 0).revokes(second // HOUR):
-                revoked[key] = key + _mark(second, cell, _REVOKED)
+                revoked[key] = key + mark_of(second, cell, _REVOKED)
                 self._count(second, cell, _DELIVERED, -1)
         fresh = [
             (hour, revoked.get(record[:DIGEST_BYTES], record))
@@ -299,20 +242,21 @@ class _Commit:
             if record[:DIGEST_BYTES] not in repeats
         ]
         if fresh:
-            yield _put(fresh)
+            yield put(fresh)
 
     def _repeat_of(self, position: int, found_hour: int, number: int) -> bytes | None:
         """A report of something known: a duplicate in any case. If it names an earlier time the count moves there;
         what is to be written for it then."""
         self._discard(position)
-        second, cell, measure = self._seconds[position], self._numbers[position], self._measures[position]
+        entries = self._entries
+        second, cell, measure = entries.seconds[position], entries.numbers[position], entries.measures[position]
         old_cell, old_second, flags = number >> 16, found_hour * HOUR + (number >> 4 & 0xFFF), number & 0xF
         if not self._before(second, cell, old_second, old_cell):
             return None
         if not flags & _REVOKED:
             self._count(old_second, old_cell, measure, -1)
             self._count(second, cell, measure, 1)
-        return self._keys[position] + _mark(second, cell, flags)
+        return entries.keys[position] + mark_of(second, cell, flags)
 
     def _settle_bounces(self, hashes: list[bytes]) -> Generator[Question, Any, None]:
         known: dict[int, Bounce] = yield Bounces(hashes)
@@ -342,7 +286,7 @@ class _Commit:
             found = yield Deliveries(hashes, ranges)
             revoked = self._revoke_deliveries(hashes, found)
             if revoked:
-                yield _put(revoked, replace=True)
+                yield put(revoked, replace=True)
         if bounces:
             yield PutBounces(hashes, bounces)
 
@@ -367,7 +311,7 @@ class _Commit:
                 continue
             second, cell = hour * HOUR + (mark >> 4 & 0xFFF), mark >> 16
             self._count(second, cell, _DELIVERED, -1)
-            revoked.append((hour, hashes[n] + _mark(second, cell, _REVOKED)))
+            revoked.append((hour, hashes[n] + mark_of(second, cell, _REVOKED)))
         return revoked
 
     def _counts(self) -> list[tuple[int, int, int, int, int]]:
@@ -401,18 +345,3 @@ class _Commit:
             times = [at for at in array("d", batch.times) if at <= limit]
             newest[batch.source] = (max(received, batch.received_at), max(event_at, max(times, default=event_at)))
         return [(name, *times) for name, times in sorted(newest.items())]
-
-
-def _mark(second: int, cell: int, flags: int = 0) -> bytes:
-    return (cell << 16 | second % HOUR << 4 | flags).to_bytes(5, "big")
-
-
-def _put(entries: list[tuple[int, bytes]], *, replace: bool = False) -> Put:
-    """Write records, given with their hours, whatever order they are in."""
-    entries.sort()
-    spans: list[Span] = []
-    for n, (hour, _) in enumerate(entries):
-        if not spans or spans[-1][0] != hour:
-            spans.append((hour, n, n))
-        spans[-1] = (hour, spans[-1][1], n + 1)
-    return Put([record for _, record in entries], spans, replace)
