@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 import structlog
+import uvloop
 
 from agent.events import Event
 from agent.ledger.base import (
@@ -378,7 +379,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     settle_garbage()
-    asyncio.run(_serve(socket.socket(fileno=int(sys.argv[1]))))
+    uvloop.run(_serve(socket.socket(fileno=int(sys.argv[1]))))
 
 
 if __name__ == "__main__":
