@@ -16,7 +16,7 @@ from tests.ledger.conftest import QUICK, STORES
 from tests.ledger.model import expected
 from tests.ledger.traffic import NOW, by_place, counted, domains, reports, sample, split, told
 
-MESSAGES = 600
+MESSAGES = 400
 RESTARTS = 8
 every_provider = pytest.mark.parametrize("provider", sorted(SIMULATORS))
 # What is told is the same for every store: one has it of all, the others of those that tell it in different ways.

@@ -144,7 +144,8 @@ def test_ctrl_c_ends_it_and_leaves_nothing_behind(demo: Demo) -> None:
     said = demo.err.read_text()
     assert "Traceback" not in said
     events = {json.loads(line)["event"] for line in said.splitlines()}
-    assert events <= {"incident.open"}
+    # What began while half of the history was there may have ended with the other half, where that takes long.
+    assert events <= {"incident.open", "incident.closing"}
 
 
 def test_a_taken_address_is_said_plainly() -> None:
