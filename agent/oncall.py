@@ -54,11 +54,13 @@ class OnCall:
         self._phases: dict[str, str] = {d.name: d.phase for d in settings.domains}
         self._stored = Documents(ledger, "incident")
         self._incidents: dict[str, Incident] = {}
+        self._news: list[Incident] = []  # what was taken and not told yet
         self._mutes: dict[str, Mute] = {}
 
     async def load(self) -> None:
         """Take up what is stored. Raises ``StoreUnavailable``."""
         self._incidents = {key: _incident.decode(body) for key, body in (await self._stored.load()).items()}
+        self._news = []
         await self.load_mutes()
 
     async def load_mutes(self) -> None:
@@ -118,24 +120,25 @@ class OnCall:
         if before is not self._incidents:
             return
         self._incidents = after
-        for key, incident in self._incidents.items():
-            old = before.get(key)
-            if (old.state if old else "") != incident.state:
-                summary = incident.annotations.get("summary", "")
-                log.warning("incident." + incident.state, **incident.labels, summary=summary)
+        self._news = [i for key, i in after.items() if key not in before or before[key].state != i.state]
 
     def undo(self, decision: Decision) -> None:
         """What was taken could not be kept: whoever leads next decides from what was before."""
         before, after = decision
         if self._incidents is after:
-            self._incidents = before
+            self._incidents, self._news = before, []
 
     async def save(self, epoch: int) -> None:
         """Keep what changed, as the leader of ``epoch``. Raises ``StoreUnavailable`` and ``Deposed``."""
         await self._stored.save({key: _encode(incident) for key, incident in self._incidents.items()}, epoch=epoch)
 
     def tell(self) -> None:
-        """Hand to the notifier what is not muted."""
+        """Hand to the notifier what is not muted, and log what is new."""
+        for incident in self._news:
+            log.warning(
+                "incident." + incident.state, **incident.labels, summary=incident.annotations.get("summary", "")
+            )
+        self._news = []
         now, mutes = self._clock(), self._mutes.values()
         self._notifier.update(i for i in self._incidents.values() if not muted_until(i.labels, mutes, now))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 import pytest
+import structlog
 
 from agent.alerts.incidents import QUIET_PERIOD
 from agent.alerts.mutes import MOST, MuteError, TooManyMutes
@@ -103,7 +104,10 @@ async def test_what_the_store_did_not_keep_is_decided_anew() -> None:
     agent.oncall.undo(decision)
     assert [i.labels["target"] for i in agent.oncall.incidents()] == ["complaint"]
     agent.now += 60
-    assert await agent.look(BOUNCE, COMPLAINT) == ["bounce open", "complaint open"]
+    with structlog.testing.capture_logs() as logged:
+        assert await agent.look(BOUNCE, COMPLAINT) == ["bounce open", "complaint open"]
+        assert await agent.look(BOUNCE, COMPLAINT) == ["bounce open", "complaint open"]
+    assert [(row["event"], row["target"]) for row in logged] == [("incident.open", "bounce")]
     agent.oncall.undo(decision)  # too late: others were taken meanwhile
     assert len(agent.oncall.incidents()) == 2
 
