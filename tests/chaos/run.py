@@ -119,3 +119,5 @@ def _print(
     told, over = site.receiver.told, sum(bool(i.resolved_at) for i in incidents)
     print(f"  {len(again)} starts without a store; {len(incidents)} incidents, {told['firing'].total()} told; "
           f"{over} over, {told['resolved'].total()} told", flush=True)  # fmt: skip
+    for labels, start in told["firing"].keys() - {to_be_told(i.labels, i.starts_at) for i in incidents}:
+        print(f"  told of {start:%X.%f} and begun anew: {dict(labels)}", flush=True)

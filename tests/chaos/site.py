@@ -143,7 +143,7 @@ class Site:
         elif blow.whom == "edge":
             await self._strike_agent(blow, self.edge, -1)
         elif blow.whom == "replica":
-            # Thawed with the other, one that is frozen would lead on.
+            # One that is frozen has been struck already.
             number = self.rng.choice([n for n, one in enumerate(self.replicas) if not one.frozen])
             await self._strike_agent(blow, self.replicas[number], number)
         else:
@@ -185,11 +185,11 @@ class Site:
         return int(epoch), holder, float(expires)
 
     async def _leader(self) -> tuple[int, int]:
-        """The epoch and the number of the replica that leads it, once there is one alive."""
+        """The epoch and the number of the replica that leads it, once there is one alive and awake."""
         while True:
             epoch, holder, _ = await asyncio.to_thread(self._lease)
             for number, one in enumerate(self.replicas):
-                if one.running and f"-{one.pid}-" in holder:
+                if one.running and not one.frozen and f"-{one.pid}-" in holder:
                     return epoch, number
             await asyncio.sleep(0.2)
 

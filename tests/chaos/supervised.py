@@ -20,7 +20,7 @@ class Supervised:
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self.ended: list[int] = []
-        self.frozen = False
+        self._freezes = 0
         self._killed = False
         self._processes: set[int] = set()
         self._task: asyncio.Task[None] | None = None
@@ -33,6 +33,10 @@ class Supervised:
     @property
     def running(self) -> bool:
         return self.agent.process is not None and self.agent.process.poll() is None
+
+    @property
+    def frozen(self) -> bool:
+        return self._freezes > 0
 
     async def ready(self) -> None:
         await asyncio.to_thread(wait_until, lambda: self.running and self.agent.ready(), 60, "the agent to be ready")
@@ -51,18 +55,19 @@ class Supervised:
                 os.kill(pid, signal.SIGKILL)
 
     async def freeze(self, seconds: float) -> None:
+        """Of several freezes at a time the last to end thaws it."""
         frozen = [self.pid, *self._children()]
-        self.frozen = True
+        self._freezes += 1
         try:
             for pid in frozen:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
             await asyncio.sleep(seconds)
         finally:
-            for pid in frozen:
+            self._freezes -= 1
+            for pid in [] if self._freezes else frozen:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
-            self.frozen = False
 
     async def stop(self) -> int:
         """Its exit code."""
