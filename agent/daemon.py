@@ -238,11 +238,11 @@ class Daemon:
     async def _lead(self, epoch: int) -> None:
         """What the leader of ``epoch`` does for all that share the store, from what its predecessor left."""
         await self._oncall.load()
+        # What was firing is told again before anything else.
+        self._oncall.tell()
         self._pulse.restore(await self.ledger.load("rhythm"))
         self._refused = await self._refusals()
         await self._posture.restore()
-        # What was firing is told again before anything new is decided.
-        self._oncall.tell()
         self._kept_at = time.monotonic()
         self._leading = epoch
         try:
