@@ -33,7 +33,7 @@ class Outcome(StrEnum):
 _DEFINITIVE = (Outcome.ANSWER, Outcome.NODATA, Outcome.NXDOMAIN)
 
 
-class Question(msgspec.Struct, frozen=True, gc=False):
+class Question(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
     """``name`` without trailing dot, lower case; ``type`` is a record type's name, such as ``TXT``.
 
     ``server``, an IP address with ``:port`` if not 53, asks that server alone, without recursion; ``""`` asks the

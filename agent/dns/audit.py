@@ -52,7 +52,8 @@ class Audits:
         if key[1] not in CHECKED:
             return False
         now = self._clock()
-        due = self._due.setdefault(key, now + self._rng.uniform(0.0, self._period))
+        if (due := self._due.get(key)) is None:
+            due = self._due[key] = now + self._rng.uniform(0.0, self._period)
         ttl = min((f.ttl for f in findings if f.ttl), default=0)
         longest = self._longest[key] = max(ttl, self._longest.get(key, 0))
         return now >= due or key in self._stale or 0 < ttl <= _STALE_TTL < longest / 4

@@ -51,8 +51,10 @@ class Belief:
 
     def at_once(self, domain: str, check: str, findings: tuple[Finding, ...]) -> bool:
         """Whether these are believed as they are; otherwise ``weighed`` says what remains of them."""
-        bad = any(self._is_bad_news(domain, f) for f in findings if f.verdict is not Verdict.OK)
-        return not (bad or self._is_deaf() or self._audits.is_due((domain, check), findings))
+        for finding in findings:
+            if finding.verdict is not Verdict.OK and self._is_bad_news(domain, finding):
+                return False
+        return not (self._is_deaf() or self._audits.is_due((domain, check), findings))
 
     async def weighed(
         self, answers: DomainAnswers, subject: Subject, name: str, check: Check, findings: tuple[Finding, ...]
@@ -62,10 +64,11 @@ class Belief:
         async with asyncio.timeout(4 * self._limit + self._confirm_after + 5):
             return await self._weighed(answers, subject, name, check, findings)
 
-    def forget(self, domain: str, check: str, subject: str) -> None:
-        """It is doubted no more."""
+    def settled(self, domain: str, check: str, findings: tuple[Finding, ...], gone: frozenset[str]) -> None:
+        """These are published, and subjects are ``gone``: of them only what is unconfirmed is still doubted."""
         if self._doubted:
-            self._doubted.pop((domain, check, subject), None)
+            for subject in (*gone, *(f.subject for f in findings if f.reason != "unconfirmed")):
+                self._doubted.pop((domain, check, subject), None)
 
     async def _weighed(
         self, answers: DomainAnswers, subject: Subject, name: str, plan: Check, findings: tuple[Finding, ...]

@@ -9,7 +9,7 @@ from agent.dns.answer import Answer, Outcome, Question
 _OUTCOMES = {"timeout": Outcome.TIMEOUT, "dns": Outcome.UNREACHABLE, "connect": Outcome.UNREACHABLE}
 
 
-class Fetch(Question, frozen=True):
+class Fetch(Question, frozen=True, cache_hash=True):
     """A GET of ``url`` over https; ``name`` is its host, ``type`` is ``GET``. ``limit`` is the most octets of a body,
     ``redirects`` how many are followed. An answer up to ``max_age`` seconds old will do."""
 

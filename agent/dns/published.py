@@ -29,6 +29,7 @@ class Published:
     ) -> None:
         # In the order in which they are shown, so that nothing is ever sorted as a whole.
         self._of: dict[str, dict[tuple[str, str], Watched]] = {domain: {} for domain in sorted(domains)}
+        self._unsorted: set[str] = set()
         self._subjects: dict[tuple[str, str], frozenset[str]] = {}
         self._failing: set[tuple[str, str]] = set()
         self._saved_at: dict[Key, float] = {}
@@ -43,11 +44,14 @@ class Published:
 
     def all(self) -> tuple[Watched, ...]:
         """Everything, by domain, check and subject."""
+        for domain in self._unsorted:
+            self._of[domain] = dict(sorted(self._of[domain].items()))
+        self._unsorted.clear()
         return tuple(chain.from_iterable([held.values() for held in self._of.values()]))
 
     def of(self, domain: str) -> tuple[Watched, ...]:
         """What is known of one domain."""
-        return tuple(self._of[domain].values())
+        return tuple([w for _, w in sorted(self._of[domain].items())])
 
     def get(self, domain: str, check: str, subject: str) -> Watched | None:
         return self._of[domain].get((check, subject))
@@ -63,18 +67,21 @@ class Published:
     def publish(self, domain: str, check: str, findings: tuple[Finding, ...], now: float) -> frozenset[str]:
         """These are the findings of a check at the time ``now``, Unix seconds. Returns the subjects that are gone."""
         held, known = self._of[domain], self.subjects(domain, check)
-        current = frozenset(f.subject for f in findings)
+        current = frozenset([f.subject for f in findings])
         for subject in known - current:
             del held[check, subject]
             self._saved_at.pop((domain, check, subject), None)
             self._unsaved[domain, check, subject] = None
         for finding in findings:
-            old = held.get((check, finding.subject))
-            held[check, finding.subject] = new = _published(domain, old, _without(finding), now)
-            self._note((domain, check, finding.subject), old, new)
+            key = check, finding.subject
+            old = held.get(key)
+            known_already = old is not None and old.finding == finding
+            shown = finding if known_already else _without(finding)
+            held[key] = new = _published(domain, old, shown, now)
+            self._note((domain, *key), old, new)
         if known != current:
             self._subjects[domain, check] = current
-            self._of[domain] = dict(sorted(held.items()))
+            self._unsorted.add(domain)
         if any(f.verdict is Verdict.FAIL for f in findings):
             self._failing.add((domain, check))
         else:
@@ -83,7 +90,7 @@ class Published:
 
     def _note(self, key: Key, old: Watched | None, new: Watched) -> None:
         changed = old is None or (old.finding.verdict, old.finding.reason) != (new.finding.verdict, new.finding.reason)
-        worded = old is not None and _said(old.finding) != _said(new.finding)
+        worded = old is not None and old.finding is not new.finding and _said(old.finding) != _said(new.finding)
         aged = new.checked_at - self._saved_at.get(key, 0.0) >= _RENEWED
         if changed or worded or aged or key in self._unsaved:
             self._unsaved[key] = new
@@ -132,6 +139,8 @@ def masked(watched: Watched) -> Watched:
 
 def _without(finding: Finding) -> Finding:
     texts = (finding.subject, finding.detail, finding.advice, *finding.records)
+    if not finding.problems and mask_addresses(joined := "\n".join(texts)) == joined:
+        return finding
     found = tuple([mask_addresses(text) for text in texts])
     problems = tuple([_masked(problem) for problem in finding.problems])
     if found == texts and problems == finding.problems:

@@ -28,7 +28,7 @@ from agent.dns.wire import Asked, exchange
 
 _CHANNELS = 32  # that may still have questions under way before new ones are made less often
 _BACKOFF = (0.2, 0.6)  # seconds before another attempt: c-ares itself repeats a SERVFAIL at once
-_HOST_NAME = re.compile(r"[A-Za-z0-9_./*-]+")  # what c-ares asks for
+_HOST_NAME = re.compile(r"[A-Za-z0-9_/*-]{1,63}(?:\.[A-Za-z0-9_/*-]{1,63})*")  # what c-ares asks for
 
 _BY_HAND = frozenset({"CAA", "DNSKEY", "DS", "HTTPS", "RRSIG", "SPF", "SRV", "SVCB", "TLSA"})
 _FINAL = (Outcome.MALFORMED, Outcome.LAME)  # asking the same server again would not help
@@ -222,8 +222,8 @@ class Resolver:
         return (
             question.type in TYPES
             and not question.dnssec
+            and len(question.name) <= 253
             and _HOST_NAME.fullmatch(question.name) is not None
-            and valid_name(question.name)
         )
 
     async def _through_channel(self, question: Question) -> Answer:

@@ -218,16 +218,12 @@ class Watch:
         now = self._clock()
         if check == "dkim":
             self._discoveries.note(subject, findings, now)
-        for finding in findings:
-            if finding.reason != "unconfirmed":
-                self._belief.forget(domain, check, finding.subject)
         try:
             gone = self.published.publish(domain, check, findings, now)
         except Exception as error:  # whoever is told of changes must not end the watch
             log.error("dns_finding_not_told", domain=domain, check=check, error=type(error).__name__)
             gone = frozenset()
-        for subject_gone in gone:
-            self._belief.forget(domain, check, subject_gone)
+        self._belief.settled(domain, check, findings, gone)
         self._looked.add(key)
         if len(self._looked) == len(self._subjects) * len(self._checks):
             self._looked.clear()
@@ -283,14 +279,20 @@ class Watch:
 
     def _next(self, key: Key, findings: tuple[Finding, ...]) -> float:
         # no_selectors is unknown for good: only other settings change it.
-        if any(f.verdict is Verdict.UNKNOWN and f.reason != "no_selectors" for f in findings):
+        least, lost, missing = 0, False, False
+        for f in findings:
+            if 0 < f.ttl < (least or f.ttl + 1):
+                least = f.ttl
+            if f.verdict is Verdict.UNKNOWN:
+                lost = lost or f.reason != "no_selectors"
+            elif f.verdict is Verdict.FAIL:
+                missing = missing or not f.ttl
+        if lost:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             base = min(_FIRST_RETRY * 2 ** min(failures - 1, 20), self._interval)
         else:
             self._failures.pop(key, None)
-            ttls = [f.ttl for f in findings if f.ttl > 0]
-            missing = any(f.verdict is Verdict.FAIL and not f.ttl for f in findings)
-            base = min(ttls, default=self._interval)
+            base = least or self._interval
             if missing:
                 base = min(base, max(_NEGATIVE[0], min(self._interval, _NEGATIVE[1])))
             base = max(self._min_interval, min(base, self._interval))

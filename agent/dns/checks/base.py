@@ -163,9 +163,12 @@ def asked_once(plan: Plan, known: dict[Question, Answer]) -> Plan:
         questions = next(plan)
         while True:
             new = tuple(dict.fromkeys([q for q in questions if q not in known]))
+            answers: tuple[Answer, ...] = ()
             if new:
-                known.update(zip(new, (yield new), strict=True))
-            questions = plan.send(tuple([known[q] for q in questions]))
+                answers = yield new
+                known.update(zip(new, answers, strict=True))
+            whole = len(new) == len(questions)
+            questions = plan.send(answers if whole else tuple([known[q] for q in questions]))
     except StopIteration as stop:
         findings: tuple[Finding, ...] = stop.value
         return findings
