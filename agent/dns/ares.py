@@ -35,25 +35,30 @@ TYPES = {
 def read(question: Question, result: pycares.DNSResult, server: str) -> Answer:
     """The answer of a query that c-ares calls a success."""
     # A CNAME that leads nowhere comes back as a success without records of the type asked for.
-    wanted = [record for record in result.answer if record.type == TYPES[question.type]]
+    type_, answer = TYPES[question.type], result.answer
+    wanted = [record for record in answer if record.type == type_]
+    chain = _chain(question.name, result) if len(wanted) < len(answer) and question.type != "CNAME" else ()
+    return Answer(
+        question,
+        Outcome.ANSWER if wanted else Outcome.NODATA,
+        tuple([_text(question.type, record.data) for record in wanted]),
+        chain,
+        min([record.ttl for record in answer], default=0),
+        server,
+    )
+
+
+def _chain(name: str, result: pycares.DNSResult) -> tuple[str, ...]:
     hops = {
         _name(record.name): _name(record.data.cname)  # type: ignore[union-attr]
         for record in result.answer
         if record.type == pycares.QUERY_TYPE_CNAME
     }
     chain: list[str] = []
-    name = question.name
-    while question.type != "CNAME" and name in hops and hops[name] not in chain:
+    while name in hops and hops[name] not in chain:
         name = hops[name]
         chain.append(name)
-    return Answer(
-        question,
-        Outcome.ANSWER if wanted else Outcome.NODATA,
-        tuple(_text(question.type, record.data) for record in wanted),
-        tuple(chain),
-        min((record.ttl for record in result.answer), default=0),
-        server,
-    )
+    return tuple(chain)
 
 
 def _text(type_: str, data: Any) -> str:

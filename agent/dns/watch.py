@@ -96,6 +96,7 @@ class Watch:
         self._discoveries = Discoveries(self._rng)
         self._turns: dict[Key, deque[_Told]] = {}  # who is told of the look under way, then those who wait for theirs
         self._looking: WeakSet[Together[tuple[Finding, ...]]] = WeakSet()  # a look lives by its timer
+        self._beginning: deque[tuple[str, list[str]]] = deque()
         self._weighing: set[asyncio.Task[None]] = set()
         self._due: dict[str, float] = {}
         self._schedule = Schedule(self._due_now)
@@ -182,7 +183,18 @@ class Watch:
             self._look(domain, free)
 
     def _look(self, domain: str, checks: list[str]) -> None:
+        """Of the looks that are to begin at once, one begins in each turn of the loop: it takes a few milliseconds."""
+        if not self._beginning:
+            asyncio.get_running_loop().call_soon(self._begin)
+        self._beginning.append((domain, checks))
+
+    def _begin(self) -> None:
         """A look of some checks at once: they share what they are told, and their limit."""
+        if not self._beginning:  # given up meanwhile
+            return
+        domain, checks = self._beginning.popleft()
+        if self._beginning:
+            asyncio.get_running_loop().call_soon(self._begin)
         subject = self._discoveries.known(self._subjects[domain], self._clock())
         answers = self._view(domain)
         plans = {check: self._checks[check].plan(subject) for check in checks}
@@ -235,14 +247,14 @@ class Watch:
             return
         told = waiting.popleft()
         if waiting:
-            domain, check = key
-            asyncio.get_running_loop().call_soon(self._look, domain, [check])
+            self._look(key[0], [key[1]])
         else:
             del self._turns[key]
         told(key, delay)
 
     def _stop(self) -> None:
         """Give up all looks; whoever waits for one waits no longer."""
+        self._beginning.clear()
         for look in list(self._looking):
             look.close()
         for weighing in list(self._weighing):
