@@ -19,7 +19,7 @@ import structlog
 
 from agent.dns.belief import Belief
 from agent.dns.checks import CHECKS
-from agent.dns.checks.base import Check, Finding, Subject, Verdict, Watched
+from agent.dns.checks.base import Check, Finding, Plan, Subject, Verdict, Watched
 from agent.dns.discovery import Discoveries
 from agent.dns.follow import CHECK_LIMIT, Together
 from agent.dns.health import Health, self_check
@@ -197,8 +197,13 @@ class Watch:
             asyncio.get_running_loop().call_soon(self._begin)
         subject = self._discoveries.known(self._subjects[domain], self._clock())
         answers = self._view(domain)
-        plans = {check: self._checks[check].plan(subject) for check in checks}
         ended = functools.partial(self._found, subject, answers)
+        plans: dict[str, Plan] = {}
+        for check in checks:
+            try:
+                plans[check] = self._checks[check].plan(subject)
+            except Exception as error:
+                ended(check, error)
         self._looking.add(Together(answers, plans, ended, limit=self._limit))
 
     def _found(

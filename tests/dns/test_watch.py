@@ -91,6 +91,11 @@ class Crash:
         raise RuntimeError("bug")
 
 
+class Stillborn:
+    def plan(self, subject: Subject) -> Plan:
+        raise RuntimeError("bug")
+
+
 class Now:
     def __init__(self) -> None:
         self.at = 1000.0
@@ -236,8 +241,9 @@ async def test_state_survives_as_json(dns: Fake, now: Now) -> None:
 
 async def test_a_crashed_check_is_unknown_and_does_not_stop_others(dns: Fake, now: Now) -> None:
     dns.zone["a.com"] = {"TXT": ["ok"]}
-    w = watch(dns, now, checks={"crash": Crash(), "probe": Probe()})
-    crash, probe = await w.check_now("a.com")
+    w = watch(dns, now, checks={"crash": Crash(), "probe": Probe(), "stillborn": Stillborn()})
+    crash, probe, stillborn = await w.check_now("a.com")
+    assert stillborn.finding.reason == "check_failed"
     assert (crash.finding.check, crash.finding.verdict, crash.finding.reason) == (
         "crash",
         Verdict.UNKNOWN,
