@@ -32,6 +32,7 @@ from agent.dns.answer import Answer, Question
 from agent.dns.ares import TYPES
 from agent.dns.resolver import Resolver
 from agent.dns.watch import Watch
+from agent.ledger.process import settle_garbage
 from agent.suffix import registered_domain
 from bench.relay import relay
 from bench.zones import Server, name, serving, subject
@@ -66,8 +67,9 @@ def main() -> None:
     options.add_argument("--domains", type=int, nargs="+", default=[1000, 10_000], help="how many are watched")
     options.add_argument("--peer", type=Path, default=PEER, help="a Python that has checkdmarc")
     chosen = options.parse_args()
-    sys.setswitchinterval(0.001)  # as the agent does
+    sys.setswitchinterval(0.001)  # as the agent does, and below
     registered_domain("example.com")  # reads its list once
+    settle_garbage()
     print(f"Python {sys.version.split()[0]}; every check of each domain once, name server (Knot) on the same machine")
     for count in chosen.domains:
         with serving(count) as server:
