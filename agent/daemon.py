@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from agent.alerts.bounce_hints import Hints
 from agent.alerts.sources import SourceHealth
 from agent.assembly import build_sources, open_ledger, reveal
 from agent.bounce_rules import shipped
-from agent.clock import DAY, HOUR, MINUTE, ClockWatch
+from agent.clock import DAY, MINUTE, ClockWatch
 from agent.dns.checks.base import Watched
 from agent.dns.dependents import share
 from agent.dns.resolver import Resolver
@@ -45,9 +45,9 @@ from agent.trends import TrendWatch
 from agent.views.http import NotLeading, create_app
 from agent.views.metrics import Metrics
 from agent.views.state import AlertmanagerView, Readiness, SourceView, State
-from agent.vitals.evaluate import edges
 from agent.vitals.phases import Phase
-from agent.vitals.rounds import Rounds, recent
+from agent.vitals.rounds import FEW, Rounds, Steps
+from agent.vitals.sums import Wanted
 from agent.vitals.trends import Plan
 from agent.vitals.types import Snapshot
 
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from agent.hub import Hub
 
 PRUNE_EVERY = 600.0  # seconds
-HOURS_REST = 100.0  # times as long as reading all hours of all domains took, the next reading of all is not due
+BREATH = 0.002  # seconds that an evaluation rests after a domain
 PULSE_EVERY = 60.0
 UNKEPT_FOR = 30.0  # seconds after which incidents are told although the store does not keep them
 LOOK_EVERY = 15.0  # seconds after which an agent that does not lead reads what the leader has found
@@ -87,8 +87,7 @@ class Daemon:
         self._stop, self._at_once = asyncio.Event(), asyncio.Event()
         self._ready = {"store": "not probed yet", "intake": "not open yet", "evaluation": "not done yet", "clock": ""}
         self._snapshot: Snapshot | None = None
-        self._rounds = Rounds()
-        self._hours_due = 0.0
+        self._gated_at = -1.0
         self._refused: dict[str, float] = {}  # when each source was last refused by any agent
         self._leading = 0  # the epoch whose state this process has taken up
         self._looked_at = float("-inf")
@@ -99,6 +98,10 @@ class Daemon:
         shipped()  # Reading them takes longer than any request may be held up.
         self._phases = settings.phases.in_force()
         self._domain_phases: dict[str, str] = {d.name: d.phase for d in settings.domains}
+        self._rounds = Rounds(
+            {name: self._phases[phase] for name, phase in self._domain_phases.items()}, phases=self._phases,
+            stale_after=settings.vitals.stale_after, bounce_classes=settings.vitals.bounce_classes,
+        )  # fmt: skip
 
         self.metrics = Metrics(self.state, version=__version__)
         self._loop_watch = LoopWatch(self.metrics.loop_lag)
@@ -287,65 +290,38 @@ class Daemon:
         now = self._clock()
         if self._posture.watching:
             self.metrics.dns_late(self._posture.late())
-        soon, whole = now + HOUR, self._rounds.whole(now)
-        first = recent(now, HOUR)
-        hours_since = self._hours_since(now) if whole else first
-        began = time.monotonic()
-        # Read first: what comes between this and the other rows is looked at again in the next round.
-        domain_hours = await self.ledger.rows(HOUR, hours_since or now - 30 * DAY - HOUR, soon, by_domain=True)
-        took = time.monotonic() - began
-        days = await self.ledger.rows(DAY, now - 62 * DAY if whole else recent(now, DAY), soon, by_domain=True)
-        changed = None if whole else self._rounds.changed(now, domain_hours, days)
-        minutes: list[Row] = []
-        hours: list[Row] = []
-        if whole or changed:
-            # Summed by the store as far as the windows allow: the work here does not grow with their length.
-            minutes, hours = [
-                await self.ledger.rows(
-                    width, now - span - width if whole else first, soon, merge=100 * DAY,
-                    edges=(*edges(now, width), first - 1),
-                )
-                for width, span in ((MINUTE, DAY), (HOUR, 30 * DAY))
-            ]  # fmt: skip
         self._source_states = await self.ledger.sources()
         newest = await self.ledger.recent_bounces(EXPLAINED_BOUNCES)
         self._recent = tuple(newest[:RECENT_BOUNCES])
         hints = await asyncio.to_thread(bounce_hints, newest, now - DAY, self._settings.vitals.bounce_classes)
-        self._snapshot = await asyncio.to_thread(
-            self._rounds.evaluate,
-            now,
-            {name: self._phases[phase] for name, phase in self._domain_phases.items()},
-            minutes,
-            hours,
-            days,
-            domain_hour_rows=domain_hours,
-            domain_hours_since=hours_since,
-            changed=changed,
-            stale_after=self._settings.vitals.stale_after,
-            bounce_classes=self._settings.vitals.bounce_classes,
-            phases=self._phases,
-        )
-        if not hours_since:
-            self._hours_due = began + HOURS_REST * took
+        self._snapshot = await self._worked_out(self._rounds.round(now, await self.ledger.amended()))
+        gated = len(self._snapshot.domains) >= FEW and now // MINUTE == self._gated_at
         leading = self._leading and self._leading == self._leadership.epoch
         if not leading:
             await self._look_on()
-        findings = self._posture.findings() if leading or whole else ()
+        findings = self._posture.findings() if leading or not gated else ()
         if leading:
             await self._decide(self._snapshot, now, hints, findings, self._leading)
-        if whole:  # Gates tell of days.
+        if not gated:  # Gates tell of days.
             await asyncio.to_thread(self._trends.judge, findings, self._oncall.incidents())
+            self._gated_at = now // MINUTE
 
-    def _hours_since(self, now: float) -> float:
-        """From when on the hours of the domains are to be read; 0 for all of them. What changes later than in its own
-        hour or the next waits a little where there is much to read, and for nothing elsewhere."""
-        if (
-            time.monotonic() >= self._hours_due
-            or self._snapshot is None
-            or not 0 <= now - self._snapshot.evaluated_at < HOUR
-        ):
-            return 0.0
-        return recent(now, HOUR)
+    async def _worked_out(self, steps: Steps) -> Snapshot:
+        """The end of a round, during which whoever has something to do has it done."""
+        answer: Sequence[Row] | None = None
+        heavy = False
+        while True:
+            wanted = await asyncio.to_thread(_step, steps, answer) if heavy else _step(steps, answer)
+            answer, heavy = None, wanted is True
+            if isinstance(wanted, Snapshot):
+                return wanted
+            if isinstance(wanted, Wanted):
+                answer = await self.ledger.rows(
+                    wanted.width, wanted.since, wanted.until, merge=wanted.merge, edges=wanted.edges,
+                    by_domain=wanted.by_domain, domains=wanted.domains,
+                )  # fmt: skip
+            elif not heavy:
+                await asyncio.sleep(BREATH)
 
     async def _decide(
         self,
@@ -514,6 +490,14 @@ class Daemon:
         if not self._posture.watching:
             raise NotLeading(self._leadership.leader)
         await self._posture.check_now(domain)
+
+
+def _step(steps: Steps, answer: Sequence[Row] | None) -> Wanted | bool | Snapshot:
+    try:
+        return steps.send(answer)
+    except StopIteration as end:
+        found: Snapshot = end.value
+        return found
 
 
 def _plans(settings: Settings, phases: Mapping[str, Phase]) -> dict[str, Plan]:

@@ -116,8 +116,8 @@ class TrendWatch:
         hours = []
         for begin in range(0, 30 * DAY + HOUR, STEP):
             since = now - 30 * DAY - HOUR + begin
-            hours += await self._ledger.rows(HOUR, since, min(since + STEP, now), domain=domain)
-        days = await self._ledger.rows(DAY, now - depth, now, domain=domain)
+            hours += await self._ledger.rows(HOUR, since, min(since + STEP, now), domains=(domain,))
+        days = await self._ledger.rows(DAY, now - depth, now, domains=(domain,))
         self.trends[domain], self._proven[domain] = await asyncio.to_thread(
             domain_trends,
             hours,

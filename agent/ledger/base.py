@@ -25,6 +25,8 @@ IDENTITY_AGE = 40 * DAY
 QUARANTINE_AGE = 7 * DAY
 # Tokens outlive the time for which any vendor's signed time is accepted.
 TOKEN_AGE = 2 * DAY
+# How long it is known that something older was changed: whoever reads less often reads everything.
+AMENDED_AGE = HOUR
 # How long each roll-up is kept, by its bucket width in seconds.
 ROLLUP_AGE = {MINUTE: 2 * DAY, HOUR: 35 * DAY, DAY: 400 * DAY}
 
@@ -57,6 +59,12 @@ class Server(msgspec.Struct, frozen=True):
     def place(self) -> str:
         """Host and database, to be named in messages."""
         return self.url.partition("://")[2].rpartition("@")[2].partition("?")[0]
+
+
+def settled_before(now: float) -> int:
+    """The beginning (Unix seconds) of the first hour that changes as a matter of course at ``now``: the one before this
+    one, or before the next if that is near, as clocks differ and commits take their time."""
+    return int((now + MAX_AHEAD) // HOUR - 1) * HOUR
 
 
 class Cell(NamedTuple):
@@ -216,16 +224,20 @@ class Ledger(Protocol):
         merge: int = 0,
         edges: Sequence[float] = (),
         by_domain: bool = False,
-        domain: str = "",
+        domains: Sequence[str] = (),
     ) -> list[Row]:
         """The roll-up of bucket width ``MINUTE``, ``HOUR`` or ``DAY``: all rows with since <= bucket < until.
         Zero counts are left out.
 
         ``merge`` sums buckets that lie in the same ``merge`` seconds of Unix time, unless one of ``edges`` parts them
         (an edge parts buckets that begin after it from the others); the row's bucket is the newest of them.
-        ``by_domain`` sums over everything but the domain; the cell's other names are then empty. ``domain`` asks for
-        the rows of one domain alone, at a cost that does not grow with what others have.
+        ``by_domain`` sums over everything but the domain; the cell's other names are then empty. ``domains`` asks for
+        the rows of these alone, at a cost that does not grow with what others have.
         """
+
+    async def amended(self) -> dict[str, tuple[float, int]]:
+        """The domains of which something changed lately in hours before ``settled_before``, or moved from cell to cell.
+        What stands with a domain is another each time that happens."""
 
     async def sources(self) -> dict[str, SourceState]:
         """The last signs of life by source name."""

@@ -29,6 +29,7 @@ from agent.events import Event
 from agent.ledger import postgres_cells as cells
 from agent.ledger import postgres_lease as lease
 from agent.ledger.base import (
+    AMENDED_AGE,
     IDENTITY_AGE,
     MEASURES,
     QUARANTINE_AGE,
@@ -71,6 +72,10 @@ SELECT r.at, r.source, s.domain, s.provider, s.stream, s.mailbox_provider, r.ran
 FROM (SELECT * FROM mailvitals.recent_bounce ORDER BY id DESC LIMIT $1) r
 JOIN mailvitals.cell c ON c.id = r.cell JOIN mailvitals.cell s ON s.id = coalesce(c.shown, c.id) ORDER BY r.id DESC
 """
+_AMENDED = """
+SELECT c.domain, max(a.at), sum(a.turn)::bigint FROM mailvitals.amended a JOIN mailvitals.cell c ON c.id = a.cell
+GROUP BY c.domain
+"""
 _SAVE = """
 INSERT INTO mailvitals.document (kind, key, body) SELECT $1, * FROM unnest($2::text[], $3::bytea[])
 ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body
@@ -81,6 +86,7 @@ _OLD = {
     "bounce": ("hash", "last_at < $1"),
     "quarantine": ("id", "at < $1"),
     "token": ("hash", "at < $1"),
+    "amended": ("cell", "at < $1"),
     "recent_bounce": ("id", "id <= (SELECT max(id) FROM mailvitals.recent_bounce) - $1::int"),
 }
 
@@ -210,25 +216,29 @@ class PostgresLedger:
         merge: int = 0,
         edges: Sequence[float] = (),
         by_domain: bool = False,
-        domain: str = "",
+        domains: Sequence[str] = (),
     ) -> list[Row]:
         place = "c.domain" if by_domain else "coalesce(c.shown, c.id)"
         # A bucket begins at a whole second: it is after an edge if it is after the edge's last whole one.
         parted = "".join(f", r.bucket > {floor(edge):d}" for edge in edges)
+        only = " AND c.domain = ANY($4::text[])" if domains else ""
         statement = (
             f"SELECT max(r.bucket), {place}, r.measure, sum(r.count)::bigint "
             "FROM mailvitals.rollup r JOIN mailvitals.cell c ON c.id = r.cell "
-            f"WHERE r.width = $1 AND r.bucket >= $2 AND r.bucket < $3{' AND c.domain = $4' if domain else ''} "
+            f"WHERE r.width = $1 AND r.bucket >= $2 AND r.bucket < $3{only} "
             f"GROUP BY r.bucket / {merge or width:d}{parted}, {place}, r.measure HAVING sum(r.count) <> 0"
         )
 
         async def work(db: Connection) -> list[Row]:
-            found = await db.fetch(statement, width, ceil(since), ceil(until), *([domain] if domain else []))
+            found = await db.fetch(statement, width, ceil(since), ceil(until), *([list(domains)] if domains else []))
             places = {row[1] for row in found}
             names = {name: Cell(name, "", "", "") for name in places} if by_domain else await cells.names(db, places)
             return [Row(bucket, names[place], MEASURES[measure], n) for bucket, place, measure, n in found]
 
         return await (await self._ready()).read(work)
+
+    async def amended(self) -> dict[str, tuple[float, int]]:
+        return {domain: (at, turn) for domain, at, turn in await self._fetch(_AMENDED)}
 
     async def sources(self) -> dict[str, SourceState]:
         found = await self._fetch("SELECT name, received_at, event_at FROM mailvitals.source")
@@ -276,6 +286,7 @@ class PostgresLedger:
         await self._shrink("quarantine", now - QUARANTINE_AGE)
         await self._shrink("token", int(now - TOKEN_AGE))
         await self._shrink("recent_bounce", _RECENT_KEPT)
+        await self._shrink("amended", now - AMENDED_AGE)
         async with self._using_cells():
             await session.write(lambda db: self._cells.prune(db, oldest * 24))
 

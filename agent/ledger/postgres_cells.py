@@ -37,6 +37,10 @@ ON CONFLICT (domain, provider, stream, mailbox_provider) DO NOTHING
 """
 _WAITING = "FROM mailvitals.cell WHERE shown IS NOT NULL AND moved IS NULL"
 PENDING_NAMES = f"SELECT DISTINCT mailbox_provider {_WAITING}"
+_AMEND = """
+INSERT INTO mailvitals.amended AS a (cell, at, turn) SELECT cell, $2::float8, 1 FROM unnest($1::int[]) u(cell)
+ON CONFLICT (cell) DO UPDATE SET at = greatest(a.at, excluded.at), turn = a.turn + 1
+"""
 _MOVE = (
     """
 INSERT INTO mailvitals.rollup AS t (width, bucket, cell, measure, count)
@@ -104,6 +108,7 @@ class PostgresCells:
         olds, news = [old for old, _ in moves], [new for _, new in moves]
         for statement in _MOVE:
             await db.execute(statement, olds, news)
+        await db.execute(_AMEND, sorted(set(news)), now)
         # The clock may have been set back since the events came.
         newest = await db.fetchval("SELECT max(hour) FROM mailvitals.identity") or 0
         await db.execute(_MOVED, olds, news, max(newest, int(now + MAX_AHEAD) // HOUR))

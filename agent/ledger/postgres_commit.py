@@ -108,6 +108,9 @@ WITH sources AS (
 ), tokens AS (
   INSERT INTO mailvitals.token (hash, body, at) SELECT hash, body, $18::bigint
   FROM unnest($16::bytea[], $17::bytea[]) u(hash, body)
+), amended AS (
+  INSERT INTO mailvitals.amended AS a (cell, at, turn) SELECT cell, $18::bigint, 1 FROM unnest($19::int[]) u(cell)
+  ON CONFLICT (cell) DO UPDATE SET at = greatest(a.at, excluded.at), turn = a.turn + 1
 )
 INSERT INTO mailvitals.rollup AS r (width, bucket, cell, measure, count)
 SELECT * FROM unnest($1::int[], $2::bigint[], $3::int[], $4::smallint[], $5::bigint[])
@@ -195,7 +198,7 @@ class Answers:
         recent = [(*row[:5], text(row[5]), text(row[6])) for row in question.recent]
         await self._db.execute(
             _WRITE, *_transposed(question.counts, 5), *_transposed(question.sources, 3), *_transposed(recent, 7),
-            *_transposed(question.tokens, 2), self._now,
+            *_transposed(question.tokens, 2), self._now, question.amended(self._now),
         )  # fmt: skip
 
     async def _learn(self, numbers: set[int]) -> None:

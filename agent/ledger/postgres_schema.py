@@ -9,7 +9,7 @@ from agent.ledger.base import LedgerError
 from agent.ledger.postgres_cells import all_turns, new_epoch
 from agent.ledger.postgres_session import Connection, Session
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Any number will do that nothing else in the database locks.
 _MIGRATING = 0x6D61_696C_7669_7461

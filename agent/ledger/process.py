@@ -74,7 +74,8 @@ _METHODS: dict[str, tuple[Any, Any]] = {
     "discard": (tuple[list[int]], None),
     "relabel": (tuple[dict[str, str], float], None),
     "pending": (tuple[()], list[str]),
-    "rows": (tuple[int, float, float, int, list[float], bool, str], list[Row]),
+    "rows": (tuple[int, float, float, int, list[float], bool, list[str]], list[Row]),
+    "amended": (tuple[()], dict[str, tuple[float, int]]),
     "sources": (tuple[()], dict[str, SourceState]),
     "recent_bounces": (tuple[int], list[RecentBounce]),
     "load": (tuple[str], dict[str, bytes]),
@@ -154,6 +155,11 @@ class ProcessLedger:
             self._not_before = 0.0
             self._writer = writer
             self._listener = asyncio.create_task(self._listen(reader, writer), name="ledger")
+
+    @property
+    def process_id(self) -> int:
+        """Of the child, once it was started."""
+        return self._process.pid if self._process else 0
 
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -240,9 +246,13 @@ class ProcessLedger:
         merge: int = 0,
         edges: Sequence[float] = (),
         by_domain: bool = False,
-        domain: str = "",
+        domains: Sequence[str] = (),
     ) -> list[Row]:
-        found: list[Row] = await self._call("rows", width, since, until, merge, list(edges), by_domain, domain)
+        found: list[Row] = await self._call("rows", width, since, until, merge, list(edges), by_domain, list(domains))
+        return found
+
+    async def amended(self) -> dict[str, tuple[float, int]]:
+        found: dict[str, tuple[float, int]] = await self._call("amended")
         return found
 
     async def sources(self) -> dict[str, SourceState]:
@@ -353,8 +363,8 @@ async def _perform(ledger: Ledger, method: str, arguments: Any) -> Any:
             for r in results
         ]
     if method == "rows":
-        width, since, until, merge, edges, by_domain, domain = arguments
-        return await ledger.rows(width, since, until, merge=merge, edges=edges, by_domain=by_domain, domain=domain)
+        width, since, until, merge, edges, by_domain, domains = arguments
+        return await ledger.rows(width, since, until, merge=merge, edges=edges, by_domain=by_domain, domains=domains)
     if method == "save":
         kind, documents, epoch = arguments
         return await ledger.save(kind, documents, epoch=epoch)

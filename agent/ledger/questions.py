@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import NamedTuple
 
+from agent.clock import HOUR
+from agent.ledger.base import settled_before
 from agent.ledger.identity import DIGEST_BYTES
 from agent.ledger.outcomes import Bounce
 
@@ -75,6 +78,12 @@ class Write(NamedTuple):
     sources: list[tuple[str, float, float]]
     recent: list[tuple[float, str, int, int, int | None, str, str]]
     tokens: list[tuple[bytes, bytes]]
+
+    def amended(self, now: float) -> list[int]:
+        """The cells in which an hour before ``settled_before`` has other counts by this, in their order."""
+        counts = self.counts  # in the order of width and bucket
+        begin, end = (bisect_left(counts, (HOUR, bucket)) for bucket in (0, settled_before(now)))
+        return sorted({cell for _, _, cell, _, _ in counts[begin:end]})
 
 
 Question = Tokens | Known | Put | Drop | Bounces | Deliveries | PutBounces | Write

@@ -24,6 +24,7 @@ import msgspec
 from agent.clock import HOUR
 from agent.events import Event
 from agent.ledger.base import (
+    AMENDED_AGE,
     IDENTITY_AGE,
     MEASURES,
     QUARANTINE_AGE,
@@ -49,7 +50,7 @@ from agent.ledger.seal import Seal
 from agent.ledger.sqlite_cells import SqliteCells, names
 from agent.ledger.sqlite_commit import Answers
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _RECENT_KEPT = 1000
 _PRUNE_STEP = 20_000
 
@@ -256,9 +257,9 @@ class SqliteLedger:
         merge: int = 0,
         edges: Sequence[float] = (),
         by_domain: bool = False,
-        domain: str = "",
+        domains: Sequence[str] = (),
     ) -> list[Row]:
-        return await self._read(self._rows, width, since, until, merge or width, tuple(edges), by_domain, domain)
+        return await self._read(self._rows, width, since, until, merge or width, tuple(edges), by_domain, domains)
 
     def _rows(
         self,
@@ -268,14 +269,15 @@ class SqliteLedger:
         merge: int,
         edges: tuple[float, ...],
         by_domain: bool,
-        domain: str,
+        domains: Sequence[str],
     ) -> list[Row]:
         place = "c.domain" if by_domain else "coalesce(c.shown, c.id)"
         groups = ", ".join((f"r.bucket / {merge:d}", *["r.bucket > ?"] * len(edges), "place", "measure"))
         # All rows in the order of their time; or those of a few cells, each by its index.
         tables, only = "rollup r CROSS JOIN cell c ON c.id = r.cell", ""
-        if domain:
-            tables, only = "cell c CROSS JOIN rollup r INDEXED BY rollup_cell ON r.cell = c.id", "c.domain = ? AND "
+        if domains:
+            tables = "cell c CROSS JOIN rollup r INDEXED BY rollup_cell ON r.cell = c.id"
+            only = "c.domain IN (SELECT value FROM json_each(?)) AND "
         with self._snapshot() as db:
             # One row of JSON: a row a count would cost an interpreter-lock hand-over each.
             found = db.execute(
@@ -283,7 +285,7 @@ class SqliteLedger:
                 f"SELECT max(r.bucket) AS bucket, {place} AS place, measure, sum(count) AS n "
                 f"FROM {tables} WHERE {only}r.width = ? AND r.bucket >= ? AND r.bucket < ? "
                 f"GROUP BY {groups} HAVING n <> 0)",
-                (*([domain] if domain else []), width, since, until, *edges),
+                (*([msgspec.json.encode(domains).decode()] if domains else []), width, since, until, *edges),
             ).fetchone()[0]
             decoded = msgspec.json.decode(found, type=list[tuple[int, int | str, int, int]])
             places = {row[1] for row in decoded}
@@ -291,6 +293,16 @@ class SqliteLedger:
                 {domain: Cell(str(domain), "", "", "") for domain in places} if by_domain else names(db, places)
             )
         return [Row(bucket, cells[place], MEASURES[measure], count) for bucket, place, measure, count in decoded]
+
+    async def amended(self) -> dict[str, tuple[float, int]]:
+        return await self._read(
+            lambda: {
+                domain: (at, turn)
+                for domain, at, turn in self._reader.execute(
+                    "SELECT c.domain, max(a.at), sum(a.turn) FROM amended a JOIN cell c ON c.id = a.cell GROUP BY 1"
+                )
+            }
+        )
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -399,6 +411,7 @@ class SqliteLedger:
             db.execute("DELETE FROM bounce WHERE last_at < ?", (int(now - IDENTITY_AGE) * 1000,))
             db.execute("DELETE FROM quarantine WHERE at < ?", (now - QUARANTINE_AGE,))
             db.execute("DELETE FROM token WHERE at < ?", (int(now - TOKEN_AGE),))
+            db.execute("DELETE FROM amended WHERE at < ?", (now - AMENDED_AGE,))
             db.execute("DELETE FROM recent_bounce WHERE id <= (SELECT max(id) FROM recent_bounce) - ?", (_RECENT_KEPT,))
             self._cells.prune(db, oldest)
 

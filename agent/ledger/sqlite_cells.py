@@ -15,6 +15,9 @@ from agent.ledger.cells import Cells
 _ALL = """
 SELECT json_group_array(json_array(id, domain, provider, stream, mailbox_provider, shown, moved IS NOT NULL)) FROM cell
 """
+AMEND = """
+INSERT INTO amended VALUES (?, ?, 1) ON CONFLICT (cell) DO UPDATE SET at = max(at, excluded.at), turn = turn + 1
+"""
 _NAMES = """
 SELECT json_group_array(json_array(id, domain, provider, stream, mailbox_provider)) FROM cell
 WHERE id IN (SELECT value FROM json_each(?))
@@ -76,6 +79,7 @@ class SqliteCells:
         for old, new in moves:
             for statement in _MOVE:
                 db.execute(statement, {"old": old, "new": new, "hour": hour})
+        db.executemany(AMEND, [(new, now) for _, new in moves])
         self._changed = True
 
     def prune(self, db: sqlite3.Connection, oldest: int) -> None:

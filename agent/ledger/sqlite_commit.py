@@ -29,6 +29,7 @@ from agent.ledger.questions import (
     Tokens,
     Write,
 )
+from agent.ledger.sqlite_cells import AMEND
 
 _CHUNK = 8192  # records a statement, below the length of the seq table
 
@@ -168,6 +169,7 @@ class Answers:
             )
         if question.counts:
             db.execute(_ADD, (_json(question.counts),))
+        db.executemany(AMEND, [(cell, self._now) for cell in question.amended(self._now)])
         db.executemany(
             "INSERT INTO source VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET "
             "received_at = max(received_at, excluded.received_at), event_at = max(event_at, excluded.event_at)",

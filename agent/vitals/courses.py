@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from agent.clock import DAY, HOUR
 from agent.vitals.late import Days
@@ -31,7 +31,7 @@ class Memory:
         self._shares: dict[str, Shares] = {}
         self._fresh: dict[str, Shares] = {}
         self._seen: dict[str, dict[int, list[int]]] = {}
-        self._series: dict[tuple[str, Target], _Series] = {}
+        self._courses: dict[str, Courses] = {}
 
     def hours(
         self, fresh: Mapping[str, dict[int, list[int]]], since: float, oldest: float, domains: Iterable[str]
@@ -60,21 +60,7 @@ class Memory:
             since = since or newest + 1
         if seen is None or seen != values:
             self._seen[domain] = {hour: list(each) for hour, each in values.items()}
-        found = []
-        for target in targets:
-            if target.name == "capacity":
-                found.append(Standing())
-                continue
-            key = domain, _lasting(target)
-            series = self._series.get(key)
-            if series is None:
-                series, since_here = self._series.setdefault(key, _Series(target)), 0
-            else:
-                since_here = since
-            if since_here <= newest:
-                series.come(values, since_here, target)
-            found.append(series.standing(target, now))
-        return found
+        return self._courses.setdefault(domain, Courses()).standings(values, since, targets, now)
 
     def shares(self, domain: str) -> Shares:
         """What is known of the rates of a domain and its parts."""
@@ -89,7 +75,31 @@ class Memory:
         self._shares, self._fresh = self._fresh, {}
         for domain in self._seen.keys() - domains.keys():
             del self._seen[domain]
-        self._series = {key: series for key, series in self._series.items() if key[0] in domains}
+        self._courses = {domain: courses for domain, courses in self._courses.items() if domain in domains}
+
+
+class Courses:
+    """How far the evidence of each target of one domain has come."""
+
+    def __init__(self) -> None:
+        self._series: dict[Target, _Series] = {}
+
+    def standings(self, values: Values, since: int, targets: Sequence[Target], now: float) -> list[Standing]:
+        """Where each target stands at ``now`` by the hours in ``values``, of which those from ``since`` on have changed
+        since the last time (0 for all)."""
+        newest, found = max(values, default=0), []
+        for target in targets:
+            if target.name == "capacity":
+                found.append(Standing())
+                continue
+            key, since_here = _lasting(target), since
+            series = self._series.get(key)
+            if series is None:
+                series, since_here = self._series.setdefault(key, _Series(target)), 0
+            if since_here <= newest:
+                series.come(values, since_here, target)
+            found.append(series.standing(target, now))
+        return found
 
 
 class Shares:
@@ -98,7 +108,7 @@ class Shares:
     def __init__(self) -> None:
         self.totals: dict[str, Counts] = {}
         self.rates = Windows({})
-        self.parts: dict[str, dict[str, Windows]] = {}
+        self.parts = Parts({}, ())
         self._cells: dict[str, list[tuple[Cell, Counts]]] = {}
 
     def take(self, cells: dict[str, list[tuple[Cell, Counts]]], bounce_classes: tuple[str, ...]) -> None:
@@ -108,19 +118,44 @@ class Shares:
         self._cells = cells
         self.totals = {window: total([counts for _, counts in here]) for window, here in cells.items()}
         self.rates = _kept(self.rates, self.totals, bounce_classes)
-        before, self.parts = self.parts, {scope: {} for scope in SCOPES}
-        for scope in SCOPES:
-            place, held = _PLACE[scope], before.get(scope, {})
-            by_part: dict[str, dict[str, list[Counts]]] = {}
-            for window, here in cells.items():
-                for cell, counts in here:
-                    if part := cell[place]:
-                        by_part.setdefault(part, {}).setdefault(window, []).append(counts)
-            for part, windows in sorted(by_part.items()):
-                sums = {window: total(several) for window, several in windows.items()}
-                sums = {window: counts for window, counts in sums.items() if counts.attempted > 0}
-                if sums:
-                    self.parts[scope][part] = _kept(held.get(part), sums, bounce_classes)
+        self.parts = Parts(cells, bounce_classes, self.parts)
+
+
+class Parts(Mapping[str, dict[str, Windows]]):
+    """The rates of a domain's parts by scope and name, worked out for who asks, and once."""
+
+    def __init__(
+        self, cells: dict[str, list[tuple[Cell, Counts]]], bounce_classes: tuple[str, ...], before: Parts | None = None
+    ) -> None:
+        self._cells, self._classes = cells, bounce_classes
+        self._before = before._found if before else {}
+        self._found: dict[str, dict[str, Windows]] = {}
+
+    def __getitem__(self, scope: str) -> dict[str, Windows]:
+        if scope not in self._found:
+            self._found[scope] = self._of(scope)
+        return self._found[scope]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SCOPES)
+
+    def __len__(self) -> int:
+        return len(SCOPES)
+
+    def _of(self, scope: str) -> dict[str, Windows]:
+        place, held = _PLACE[scope], self._before.get(scope, {})
+        by_part: dict[str, dict[str, list[Counts]]] = {}
+        for window, here in self._cells.items():
+            for cell, counts in here:
+                if part := cell[place]:
+                    by_part.setdefault(part, {}).setdefault(window, []).append(counts)
+        found = {}
+        for part, windows in sorted(by_part.items()):
+            sums = {window: total(several) for window, several in windows.items()}
+            sums = {window: counts for window, counts in sums.items() if counts.attempted > 0}
+            if sums:
+                found[part] = _kept(held.get(part), sums, self._classes)
+        return found
 
 
 def _kept(before: Windows | None, counts: Mapping[str, Counts], bounce_classes: tuple[str, ...]) -> Windows:

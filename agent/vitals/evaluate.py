@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from agent.clock import HOUR, MINUTE
 from agent.vitals.anytime import MONTH, Anytime
 from agent.vitals.budget import budget
-from agent.vitals.courses import Cell, Memory
+from agent.vitals.courses import Cell, Memory, Shares
 from agent.vitals.phases import PHASES, Phase
 from agent.vitals.rates import BOUNCE_CLASSES, COUNTED_CLASSES, FIELDS, Counts
 from agent.vitals.types import WINDOWS, Budget, DomainVitals, Judgement, Rate, Snapshot
-from agent.vitals.verdicts import STALE_AFTER, Hour, judge, targets
+from agent.vitals.verdicts import STALE_AFTER, Hour, Standing, Target, judge, targets
 from agent.vitals.volume import expected, month_start, monthly_volume, projected_volume
 
 Row = tuple[int, Cell, str, int]
@@ -117,60 +118,87 @@ def evaluate(
 
     found = {}
     for domain, own in cells.items():
-        shares = memory.shares(domain)
         here = sorted(own)
-        shares.take(
+        found[domain] = vitals_of(
+            domain,
+            now,
             {window: [(cell, sums[cell]) for cell in here if cell in sums] for window, sums in windows.items()},
-            bounce_classes,
-        )
-        totals = shares.totals
-        last_event_at = min(last.get(domain, 0.0), now)
-        phase = domains.get(domain)
-        volumes = days.get(domain, {})
-        volume, to_come = monthly_volume(volumes, now), expected(volumes, now)
-        judgements: tuple[Judgement, ...] = ()
-        budgets: tuple[Budget, ...] = ()
-        anytime: Mapping[str, Mapping[str, Rate]] = {}
-        if phase is not None:
-            held = targets(
-                phase,
-                last_event_at=last_event_at,
-                stale_after=stale_after,
-                bounce_classes=bounce_classes,
-                phases=phases,
-            )
-            stand = memory.standings(domain, hours.get(domain, {}), held, now)
-            judgements = tuple(judge(target, totals, at, now) for target, at in zip(held, stand, strict=True))
-            so_far = Counts(*months.get(domain, ()))
-            budgets = tuple(
-                budget(
-                    target,
-                    now,
-                    month=so_far,
-                    week=totals["7d"],
-                    day=totals["24h"],
-                    to_come=to_come,
-                    dispersion=at.dispersion,
-                )
-                for target, at in zip(held, stand, strict=True)
-                if target.name != "capacity"
-            )
-            scatters = (at.scatter for at in stand)
-            anytime = Anytime({**totals, MONTH: so_far}, zip(held, scatters, strict=True))
-        found[domain] = DomainVitals(
-            domain=domain,
-            phase=phase.name if phase else "",
-            rates=shares.rates,
-            parts=shares.parts,
-            attempted={window: counts.attempted for window, counts in totals.items()},
-            judgements=judgements,
-            monthly_volume=volume,
-            monthly_projection=projected_volume(volume, to_come),
-            last_event_at=last_event_at,
-            budgets=budgets,
-            anytime=anytime,
+            days.get(domain, {}),
+            Counts(*months.get(domain, ())),
+            phase=domains.get(domain),
+            last_event_at=last.get(domain, 0.0),
+            shares=memory.shares(domain),
+            standings=partial(memory.standings, domain, hours.get(domain, {})),
+            stale_after=stale_after,
+            bounce_classes=bounce_classes,
+            phases=phases,
         )
     return Snapshot(evaluated_at=now, domains=found)
+
+
+def vitals_of(
+    domain: str,
+    now: float,
+    windows: dict[str, list[tuple[Cell, Counts]]],
+    days: Mapping[int, int],
+    month: Counts,
+    *,
+    phase: Phase | None,
+    last_event_at: float,
+    shares: Shares,
+    standings: Callable[[Sequence[Target], float], Sequence[Standing]],
+    stale_after: float = STALE_AFTER,
+    bounce_classes: tuple[str, ...] = COUNTED_CLASSES,
+    phases: Mapping[str, Phase] = PHASES,
+) -> DomainVitals:
+    """The state of one domain at ``now`` (Unix seconds), from what its windows hold of each cell, what was attempted on
+    each day, and the counts of the calendar month. ``standings`` says where targets stand; ``shares`` are what is known
+    of the domain's rates."""
+    shares.take(windows, bounce_classes)
+    totals = shares.totals
+    last_event_at = min(last_event_at, now)
+    volume, to_come = monthly_volume(days, now), expected(days, now)
+    judgements: tuple[Judgement, ...] = ()
+    budgets: tuple[Budget, ...] = ()
+    anytime: Mapping[str, Mapping[str, Rate]] = {}
+    if phase is not None:
+        held = targets(
+            phase,
+            last_event_at=last_event_at,
+            stale_after=stale_after,
+            bounce_classes=bounce_classes,
+            phases=phases,
+        )
+        stand = standings(held, now)
+        judgements = tuple(judge(target, totals, at, now) for target, at in zip(held, stand, strict=True))
+        budgets = tuple(
+            budget(
+                target,
+                now,
+                month=month,
+                week=totals["7d"],
+                day=totals["24h"],
+                to_come=to_come,
+                dispersion=at.dispersion,
+            )
+            for target, at in zip(held, stand, strict=True)
+            if target.name != "capacity"
+        )
+        scatters = (at.scatter for at in stand)
+        anytime = Anytime({**totals, MONTH: month}, zip(held, scatters, strict=True))
+    return DomainVitals(
+        domain=domain,
+        phase=phase.name if phase else "",
+        rates=shares.rates,
+        parts=shares.parts,
+        attempted={window: counts.attempted for window, counts in totals.items()},
+        judgements=judgements,
+        monthly_volume=volume,
+        monthly_projection=projected_volume(volume, to_come),
+        last_event_at=last_event_at,
+        budgets=budgets,
+        anytime=anytime,
+    )
 
 
 class _Bands:

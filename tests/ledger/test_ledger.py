@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent.clock import DAY, HOUR, MINUTE
 from agent.events import BounceClass, Event, Kind
-from agent.ledger.base import Applied, Batch, Cell, Counted, Ledger
+from agent.ledger.base import Applied, Batch, Cell, Counted, Ledger, settled_before
 from agent.vitals.evaluate import edges, evaluate
 from agent.vitals.phases import PHASES
 from tests.ledger.conftest import QUICK, STORES
@@ -382,9 +382,9 @@ async def test_rows_of_one_domain_alone(ledger: Ledger) -> None:
         await apply(ledger, *(event(at=NOW - n * HOUR, message_id=f"{cell}{n}") for n in range(5)), cell=cell)
     for more in ({}, {"by_domain": True}, {"merge": 100 * DAY}):
         everything = await ledger.rows(HOUR, NOW - 3 * HOUR, NOW + 1, **more)
-        alone = await ledger.rows(HOUR, NOW - 3 * HOUR, NOW + 1, domain="example.com", **more)
+        alone = await ledger.rows(HOUR, NOW - 3 * HOUR, NOW + 1, domains=["example.com"], **more)
         assert sorted(alone) == sorted(row for row in everything if row.cell.domain == "example.com") != []
-        assert await ledger.rows(HOUR, 0, NOW + DAY, domain="nobody.example", **more) == []
+        assert await ledger.rows(HOUR, 0, NOW + DAY, domains=["nobody.example"], **more) == []
 
 
 async def test_an_evaluation_of_summed_rows_is_that_of_all_rows(ledger: Ledger) -> None:
@@ -411,3 +411,23 @@ async def test_an_evaluation_of_summed_rows_is_that_of_all_rows(ledger: Ledger) 
         by_domain = await ledger.rows(HOUR, since[HOUR], now + HOUR, by_domain=True)
         assert len(summed[0]) < len(raw[0]) / 2
         assert evaluate(now, domains, *summed, domain_hour_rows=by_domain) == evaluate(now, domains, *raw)
+
+
+async def test_what_changes_long_after_the_fact_is_told(ledger: Ledger) -> None:
+    assert await ledger.amended() == {}
+    await apply(ledger, event(at=NOW - 60), event(at=settled_before(NOW) + 1, message_id="b"))
+    assert await ledger.amended() == {}
+    await apply(ledger, event(at=settled_before(NOW) - 1, message_id="c"))
+    first = await ledger.amended()
+    assert list(first) == ["example.com"]
+    await apply(ledger, event(at=NOW - 60, message_id="d"))
+    assert await ledger.amended() == first
+    # A bounce that takes a delivery back, whenever that was.
+    await apply(ledger, bounce(at=NOW - 60, message_id="c"))
+    assert (await ledger.amended())["example.com"] != first["example.com"]
+    await ledger.prune(NOW + 2 * HOUR)
+    assert await ledger.amended() == {}
+    # Counts that move from cell to cell.
+    await apply(ledger, event(at=NOW - 60, message_id="e"), cell=GMAIL._replace(mailbox_provider="?example.net"))
+    await ledger.relabel({"example.net": "gmail"}, NOW + 5)
+    assert list(await ledger.amended()) == ["example.com"]

@@ -164,7 +164,7 @@ async def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path
     script = resources.files("agent.ledger").joinpath("schema/sqlite-1.sql").read_text()
     table = script[script.index("CREATE TABLE cell") :].partition(";")[0]
     db.executescript(
-        f"DROP TABLE token; DROP INDEX rollup_cell; ALTER TABLE cell RENAME TO later; {table};"
+        f"DROP TABLE token; DROP TABLE amended; DROP INDEX rollup_cell; ALTER TABLE cell RENAME TO later; {table};"
         "INSERT INTO cell SELECT id, domain, provider, stream, mailbox_provider FROM later; DROP TABLE later;"
         "DELETE FROM meta WHERE name = 'cells'; PRAGMA user_version = 1;"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
@@ -25,9 +27,10 @@ class Store:
         self.asked: list[tuple[int, str]] = []
         self.broken = False
 
-    async def rows(self, width: int, since: float, until: float, *, domain: str = "") -> list[Row]:
+    async def rows(self, width: int, since: float, until: float, *, domains: Sequence[str] = ()) -> list[Row]:
         if self.broken:
             raise StoreUnavailable("gone")
+        (domain,) = domains
         self.asked.append((width, domain))
         first = max(int(since // width + 1) * width, int((NOW - 60 * DAY) // width) * width)
         place = Cell(domain, "sendgrid", "", "gmail")
@@ -110,9 +113,9 @@ async def test_a_breach_is_explained_and_the_alert_says_where(store: Store) -> N
     snapshot = Snapshot(NOW, {"example.com": msgspec.structs.replace(vitals, judgements=(bounce,))})
     rows = store.rows
 
-    async def bad(width: int, since: float, until: float, *, domain: str = "") -> list[Row]:
-        good = await rows(width, since, until, domain=domain)
-        place = Cell(domain, "ses", "", "microsoft")
+    async def bad(width: int, since: float, until: float, *, domains: Sequence[str] = ()) -> list[Row]:
+        good = await rows(width, since, until, domains=domains)
+        place = Cell(domains[0], "ses", "", "microsoft")
         return good + [Row(r.bucket, place, "hard", 9) for r in good if width == HOUR and r.bucket >= began]
 
     store.rows = bad  # type: ignore[method-assign]

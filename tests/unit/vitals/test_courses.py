@@ -86,7 +86,7 @@ def test_what_strangers_send_is_not_remembered() -> None:
     memory.shares("stranger.example").take({"1h": [(("stranger.example", "", "", ""), Counts(delivered=1))]}, ("hard",))
     memory.begin({"example.com": 1})
     memory.begin({"example.com": 1})
-    assert (memory._seen, memory._series, memory._shares, memory._fresh) == ({}, {}, {}, {})
+    assert (memory._seen, memory._courses, memory._shares, memory._fresh) == ({}, {}, {}, {})
 
 
 def test_hours_that_were_seen_need_not_be_read_again() -> None:
