@@ -7,7 +7,6 @@ within one transaction. How they are got is the store's business, and all that i
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Generator, Sequence
 from itertools import compress
 from struct import Struct
@@ -74,7 +73,7 @@ class _Commit:
         self._deltas: dict[int, int] = {}  # changes of the roll-ups that are no new events
         self._recent: list[tuple[float, str, int, int, int | None, str, str]] = []
         self._given: Sequence[Columns] = ()
-        self._batches: list[Columns] = []  # without the forged ones
+        self._heard: dict[str, tuple[float, float]] = {}  # by source: newest request, and event
 
     def steps(self, batches: Sequence[Columns]) -> Steps:
         self._given = batches
@@ -85,7 +84,8 @@ class _Commit:
             yield from self._settle(positions)
         if self._bounces:
             yield from self._settle_bounces(list(self._bounces))
-        yield Write(self._counts(), self._sources(), self._recent[-_RECENT_A_COMMIT:], tokens)
+        sources = [(name, *times) for name, times in sorted(self._heard.items())]
+        yield Write(self._counts(), sources, self._recent[-_RECENT_A_COMMIT:], tokens)
         for result, tally in zip(self._results, self._tallies, strict=True):
             for place, number in tally.items():
                 if number:
@@ -124,13 +124,13 @@ class _Commit:
         self._entries.begin_batch()
         if forged:
             return
-        self._batches.append(batch)
         # Hot: whole columns, so that nothing is called for each event.
         times, places = array("d", batch.times), array("I", batch.places)
         taken = self._believed(times, result)
-        whole = not batch.bounces and all(taken)
-        used = set(places) if whole else set(compress(places, taken))
-        number_of = {place: self._cells.number(batch.cells[place]) for place in sorted(used)}
+        self._hear(batch, times)
+        whole = all(taken)
+        used = range(len(batch.cells)) if whole else set(compress(places, taken))
+        number_of = [self._cells.number(cell) if n in used else 0 for n, cell in enumerate(batch.cells)]
         keys = [key for (key,) in _digests(batch.identities)]
         for bounce in batch.bounces:
             n = bounce.position
@@ -139,24 +139,28 @@ class _Commit:
                 one = (index, number_of[places[n]], times[n], bounce)
                 self._bounces.setdefault(keys[n], []).append(one)
         measures = batch.kinds.translate(_OF_CODE)
-        pairs = [(times[n], places[n], pair) for n, pair in batch.pairs.items() if taken[n]]
-        if whole:
+        if whole and not batch.bounces:
             seconds, numbers = list(map(int, times)), [number_of[place] for place in places]
         else:
             seconds = list(map(int, compress(times, taken)))
             numbers = [number_of[place] for place in compress(places, taken)]
             keys, measures = list(compress(keys, taken)), bytes(compress(measures, taken))
-        self._tallies[index] = Counter(
-            [
-                (second // MINUTE << _MINUTE_SHIFT) | (number << _CELL_SHIFT) | measure
-                for second, number, measure in zip(seconds, numbers, measures, strict=True)
-            ]
-        )
+        tally = self._tallies[index]
+        for second, number, measure in zip(seconds, numbers, measures, strict=True):
+            place = (second // MINUTE << _MINUTE_SHIFT) | (number << _CELL_SHIFT) | measure
+            tally[place] = tally.get(place, 0) + 1
         self._entries.add(keys, seconds, numbers, measures)
-        for at, place, pair in pairs:
-            second, number = int(at), number_of[place]
-            self._entries.add([pair], [second], [number], bytes([_PAIRS]))
-            self._count(second, number, _PAIRS, 1)
+        for n, pair in batch.pairs.items():
+            if taken[n]:
+                second, number = int(times[n]), number_of[places[n]]
+                self._entries.add([pair], [second], [number], bytes([_PAIRS]))
+                self._count(second, number, _PAIRS, 1)
+
+    def _hear(self, batch: Columns, times: Sequence[float]) -> None:
+        received, event_at = self._heard.get(batch.source, (0.0, 0.0))
+        limit = self._now + MAX_AHEAD
+        newest = max([at for at in times if at <= limit], default=0.0)
+        self._heard[batch.source] = max(received, batch.received_at), max(event_at, newest)
 
     def _believed(self, times: Sequence[float], result: Applied) -> list[bool]:
         """Which times are accepted; the events of the others are refused."""
@@ -336,12 +340,3 @@ class _Commit:
             for width, bucket, rest in sorted(sums)
             if sums[width, bucket, rest] and bucket >= self._now - ROLLUP_AGE[width]
         ]
-
-    def _sources(self) -> list[tuple[str, float, float]]:
-        newest: dict[str, tuple[float, float]] = {}
-        limit = self._now + MAX_AHEAD
-        for batch in self._batches:
-            received, event_at = newest.get(batch.source, (0.0, 0.0))
-            times = [at for at in array("d", batch.times) if at <= limit]
-            newest[batch.source] = (max(received, batch.received_at), max(event_at, max(times, default=event_at)))
-        return [(name, *times) for name, times in sorted(newest.items())]
