@@ -246,7 +246,7 @@ async def test_a_defect_in_the_middle_of_a_commit_takes_nothing(path: Path, monk
     await ledger.apply(batches[:3], NOW)
     before = await _counts(ledger)
     with monkeypatch.context() as patched:
-        patched.setattr(counting._Commit, "_sources", lambda self: 1 / 0)
+        patched.setattr(counting._Commit, "_counts", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await ledger.apply(batches[3:], NOW)
     assert await _counts(ledger) == before
