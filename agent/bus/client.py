@@ -336,8 +336,11 @@ def _writer(link: _Link) -> Callable[[Any, Any, Any], object]:
             link.broken.set()
 
     def watch(sock: Any) -> None:
-        if sock.fileno() >= 0:
-            loop.add_writer(sock.fileno(), write)
+        try:
+            if sock.fileno() >= 0:
+                loop.add_writer(sock.fileno(), write)
+        except (OSError, RuntimeError):  # Paho's thread has just closed it, and with it what the loop had of it.
+            link.broken.set()
 
     # Paho connects in a thread of its own.
     return lambda _, __, sock: loop.call_soon_threadsafe(watch, sock)

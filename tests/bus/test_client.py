@@ -318,3 +318,20 @@ async def test_a_socket_that_is_closed_before_the_loop_gets_to_it_is_not_mistake
     loop.remove_writer(ours.fileno())
     for one in (ours, other, another, theirs, end):
         one.close()
+
+
+async def test_a_socket_that_is_closed_while_the_loop_takes_it_up_breaks_the_link(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def closed(*_: object) -> None:
+        raise RuntimeError("the handler is closed")  # as uvloop says
+
+    loop, complaints = asyncio.get_running_loop(), list[object]()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    monkeypatch.setattr(loop, "add_writer", closed)
+    link = _Link(None)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        _writer(link)(None, None, ours)
+        await asyncio.wait_for(link.broken.wait(), 1)
+    assert not complaints
