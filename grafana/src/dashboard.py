@@ -225,6 +225,12 @@ def rows() -> list[tuple[str, list[Panel]]]:
             (LIMITS.bounce_max, BAD)),
         banded("Complaint rate", "Complaints of delivered mail; mailbox providers act at 0.3 %. Dashed: 95 % bounds.",
             "complaint", (LIMITS.complaint_breach, BAD)),
+        *(graph(f"{rate.capitalize()} of the month, however often you look",
+            "95 % bounds of the calendar month so far, UTC, that hold at every look at once.", "percentunit",
+            *((whole(f"{rate}_ratio_anytime_{end}", f'{DOMAIN},window="month"'), f"{{{{domain}}}} {end}")
+              for end in ("lower", "upper")), limit=limit)
+          for rate, limit in (("deliverability", (LIMITS.deliverability_min, GOOD)),
+              ("bounce", (LIMITS.bounce_max, BAD)), ("complaint", (LIMITS.complaint_breach, BAD)))),
         graph("Block, soft bounce, deferral, suppression", "Published, not judged.", "percentunit",
             *((whole(f"{r}_ratio", IN_WINDOW), f"{{{{domain}}}} {r.replace('_', ' ')}")
               for r in ("block", "soft_bounce", "deferral", "suppression"))),
